@@ -1,0 +1,467 @@
+"""Paired data: images and event recordings of the same classes in one HDF5 file, and the batches drawn from it."""
+
+import contextlib
+import math
+import os
+import pathlib
+
+import h5py
+import numpy as np
+
+from .events import EVENT_DTYPE, FormatError, bin_events, check_events, check_sensor_size, resize_frames
+
+FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
+
+IMAGE_SPLITS = ("teacher", "static", "test")
+"""Pools of images; the file holds the position. Only the teacher sees `teacher`; the static stream sees `static`."""
+
+EVENT_SPLITS = ("train", "test")
+"""Pools of recordings: `train` films images of the static pool, `test` those of the test pool."""
+
+LAYOUT = {
+    # K classes, M images of S x S pixels, R recordings of N events in all; recording i = offsets[i] ... offsets[i+1].
+    # An identity is one number for an image and for every recording that filmed it.
+    "classes": ("S", ("K",)),                       # names, utf-8 of fixed length; a label is a position in here
+    "images/pixels": ("u1", ("M", "S", "S", 3)),    # RGB, 0 ... 255
+    "images/label": ("i8", ("M",)),
+    "images/identity": ("i8", ("M",)),
+    "images/split": ("u1", ("M",)),                 # position in IMAGE_SPLITS
+    "events/t": ("i8", ("N",)),                     # the fields of EVENT_DTYPE, all recordings one after the other
+    "events/x": ("u2", ("N",)),
+    "events/y": ("u2", ("N",)),
+    "events/p": ("u1", ("N",)),
+    "events/offsets": ("i8", ("R+1",)),
+    "events/label": ("i8", ("R",)),
+    "events/identity": ("i8", ("R",)),
+    "events/split": ("u1", ("R",)),                 # position in EVENT_SPLITS
+}
+"""The data sets of a file: type and shape. Root attributes: format, schema, sensor_size = (H, W), image_size = S.
+All are chunked and carry fletcher32 checksums; pixels and events are compressed. Other data sets are ignored."""
+
+STREAMED = ("images/pixels", *(f"events/{field}" for field in EVENT_DTYPE.names))
+"""What is never held in memory as a whole: written piece by piece, read by sample, compressed by deflate."""
+
+CHUNK_ELEMENTS = 2**13
+"""Small enough that reading one recording unpacks little else."""
+
+BUFFER_BYTES = 2**20
+"""How much of one data set the writer collects before it writes: HDF5 is slow with small pieces."""
+
+DEFLATE_RATIO = 1032
+"""No deflate stream grows by more than this factor."""
+
+
+class PairedWriter:
+    """Write a file of paired data sample by sample; it appears under its name when complete, or not at all.
+
+    A context manager: the file grows under a temporary name in the same folder, and when the block ends it is
+    checked, flushed to disk and moved into place, replacing what was there. If the block or the check raises,
+    nothing is left behind.
+
+    Parameters
+    ----------
+    path : path-like
+    classes : sequence of str
+        Names, unique and not empty; the label of a sample is a position in it.
+    sensor_size : (H, W)
+        Rows and columns of the event camera, pixels.
+    image_size : int
+        Rows and columns of the images, pixels.
+    """
+
+    def __init__(self, path, classes, sensor_size, image_size):
+        self.path = pathlib.Path(path)
+        self.classes = tuple(classes)
+        self.sensor_size = check_sensor_size(sensor_size)
+        self.image_size = int(image_size)
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"expected class names, got {classes!r}")
+        _check_classes(self.classes)
+        if self.image_size != image_size or self.image_size < 1:
+            raise ValueError(f"expected image_size, a whole number of pixels >= 1, got {image_size!r}")
+        self._columns = {name: [] for name in LAYOUT if name not in STREAMED}
+        self._columns["classes"] = [name.encode() for name in self.classes]
+        self._columns["events/offsets"] = [0]
+        self._pending = {name: [] for name in STREAMED}
+        self._pending_bytes = dict.fromkeys(STREAMED, 0)
+        self._file = None
+
+    def __enter__(self):
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"no folder {self.path.parent} to write {self.path.name} into; make it first")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._file = h5py.File(self._temporary, "w", libver="v110")     # older layouts: metadata without checksums
+        self._file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size)
+        for name in STREAMED:
+            dtype, (_, *sample) = LAYOUT[name]
+            sample = [self.image_size if n == "S" else n for n in sample]
+            self._file.create_dataset(name, (0, *sample), dtype, maxshape=(None, *sample), fletcher32=True,
+                                      chunks=(1 if sample else CHUNK_ELEMENTS, *sample),
+                                      compression="gzip", compression_opts=1, shuffle=True)
+        return self
+
+    def add_image(self, pixels, label, identity, split):
+        """Append an image: (S, S, 3) uint8 RGB, its class, its identity, and "teacher", "static" or "test"."""
+        place = f"image {len(self._columns['images/label'])}"
+        S = self.image_size
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (S, S, 3):
+            came = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            raise FormatError(f"{place}: expected ({S}, {S}, 3) uint8 RGB, got {came}; resize it, round 0 ... 1 to 255")
+        self._add_row("images", place, label, identity, split, IMAGE_SPLITS)
+        self._append("images/pixels", pixels[None])
+
+    def add_recording(self, events, label, identity, split):
+        """Append a recording: a valid array of events, its class, its image's identity, and "train" or "test"."""
+        place = f"recording {len(self._columns['events/label'])}"
+        try:
+            check_events(events, self.sensor_size)
+        except FormatError as error:
+            raise FormatError(f"{place}: {error}") from None
+        self._add_row("events", place, label, identity, split, EVENT_SPLITS)
+        for field in EVENT_DTYPE.names:
+            self._append(f"events/{field}", events[field])
+        self._columns["events/offsets"].append(self._columns["events/offsets"][-1] + len(events))
+
+    def _add_row(self, group, place, label, identity, split, splits):
+        if self._file is None:
+            raise ValueError(f"{self.path} is not open for writing; use PairedWriter in a with block")
+        if split not in splits:
+            raise ValueError(f"{place}: expected split to be one of {', '.join(splits)}, got {split!r}")
+        for name, value, end in (("label", label, len(self.classes)), ("identity", identity, 2**63)):
+            if not isinstance(value, (int, np.integer)) or not 0 <= value < end:
+                raise FormatError(f"{place}: expected {name}, a whole number in 0 ... {end - 1}, got {value!r}")
+        for name, value in (("label", label), ("identity", identity), ("split", splits.index(split))):
+            self._columns[f"{group}/{name}"].append(value)
+
+    def _append(self, name, rows):
+        self._pending[name].append(rows.copy())
+        self._pending_bytes[name] += rows.nbytes
+        if self._pending_bytes[name] >= BUFFER_BYTES:
+            self._flush(name)
+
+    def _flush(self, name):
+        dataset, pending = self._file[name], self._pending[name]
+        begin = len(dataset)
+        dataset.resize(begin + sum(map(len, pending)), axis=0)
+        if pending:
+            dataset[begin:] = np.concatenate(pending)
+        pending.clear()
+        self._pending_bytes[name] = 0
+
+    def _finish(self):
+        for name in STREAMED:
+            self._flush(name)
+        for name, values in self._columns.items():
+            dtype = h5py.string_dtype("utf-8", max(map(len, values))) if name == "classes" else LAYOUT[name][0]
+            self._file.create_dataset(name, data=np.array(values, dtype), maxshape=(None,), fletcher32=True,
+                                      chunks=(min(len(values), CHUNK_ELEMENTS) or 1,))
+        with _naming(self.path):
+            _read_columns(self._file)
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            with self._file:
+                if kind is None:
+                    self._finish()
+            if kind is None:
+                with open(self._temporary, "rb+") as written:
+                    os.fsync(written.fileno())
+                os.replace(self._temporary, self.path)
+        finally:
+            self._file = None
+            self._temporary.unlink(missing_ok=True)
+
+
+class PairedData:
+    """Read a file of paired data; opening checks everything but the pixels and events, which are left on disk.
+
+    Also a context manager. Attributes: `classes` (tuple of str), `sensor_size` (H, W), `image_size` S; per image
+    `image_label`, `image_identity`, `image_split`, and per recording `event_label`, `event_identity`,
+    `event_split`: (M,) and (R,) arrays, the splits as positions in IMAGE_SPLITS and EVENT_SPLITS.
+
+    Raises
+    ------
+    FormatError
+        Not HDF5, another schema, missing or mistyped data sets, lengths that disagree, labels or splits out of
+        range, class names empty or twice, an identity with two classes or in the test pools and another, damage.
+    OSError
+        A file that cannot be opened.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        with open(path, "rb"):              # a missing or locked file is the system's own error
+            pass
+        with _naming(path):
+            self._file = h5py.File(path, "r")
+        try:
+            with _naming(path):
+                found = _read_columns(self._file)
+        except FormatError:
+            self._file.close()
+            raise
+        self.classes, self.sensor_size, self.image_size = found["classes"], found["sensor_size"], found["image_size"]
+        self.image_label, self.event_label = found["images/label"], found["events/label"]
+        self.image_identity, self.event_identity = found["images/identity"], found["events/identity"]
+        self.image_split, self.event_split = found["images/split"], found["events/split"]
+        self._offsets = found["events/offsets"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._file.close()
+
+    def images_in(self, split):
+        """(n,) int64 positions of the images of a pool, by its name."""
+        return np.flatnonzero(self.image_split == IMAGE_SPLITS.index(split))
+
+    def recordings_in(self, split):
+        """(n,) int64 positions of the recordings of a pool, by its name."""
+        return np.flatnonzero(self.event_split == EVENT_SPLITS.index(split))
+
+    def images(self, indices):
+        """Images by position: (B, S, S, 3) float32 RGB in [0, 1]."""
+        indices = self._check_indices(indices, len(self.image_label), "image")
+        pixels = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        for b, i in enumerate(indices):
+            with _naming(f"{self.path}, image {i}"):
+                pixels[b] = self._file["images/pixels"][i]
+        return pixels / np.float32(255)
+
+    def recording(self, index):
+        """One recording by position: (n,) array of EVENT_DTYPE, checked."""
+        i, = self._check_indices([index], len(self.event_label), "recording")
+        begin, end = self._offsets[i:i + 2]
+        events = np.empty(end - begin, EVENT_DTYPE)
+        with _naming(f"{self.path}, recording {i}"):
+            for field in EVENT_DTYPE.names:
+                events[field] = self._file[f"events/{field}"][begin:end]
+            return check_events(events, self.sensor_size)
+
+    def frames(self, indices, T, size):
+        """Recordings by position as T frames of size x size: (T, B, size, size, 2) float32, event counts >= 0.
+
+        Binned by the conserving rule; resized when the sensor has another size.
+        """
+        samples = [bin_events(self.recording(i), T, self.sensor_size) for i in np.atleast_1d(indices)]
+        if not samples:
+            raise ValueError("expected the position of at least one recording, got none")
+        if self.sensor_size != (size, size):
+            samples = [resize_frames(frames, size) for frames in samples]
+        return np.stack(samples, axis=1)
+
+    def _check_indices(self, indices, end, what):
+        if not self._file:
+            raise ValueError(f"{self.path} is closed; open it again to read")
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(f"expected positions of {what}s, whole numbers in one dimension, got {indices!r}")
+        if len(indices) and not 0 <= indices.min() <= indices.max() < end:
+            raise ValueError(f"expected positions in 0 ... {end - 1} of {end} {what}s, "
+                             f"got {indices.min()} ... {indices.max()}")
+        return indices
+
+
+def open_paired(path):
+    """Open a file of paired data for reading; see `PairedData`."""
+    return PairedData(path)
+
+
+@contextlib.contextmanager
+def _naming(place):
+    """Errors inside become FormatErrors that name the place; h5py reports damage by exceptions of many kinds."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{place}: {error}") from None
+    except Exception as error:
+        raise FormatError(f"{place}: not HDF5, or damaged ({error}); make the file again") from None
+
+
+def _read_columns(file):
+    """Check an open file against LAYOUT; return its attributes and all data sets that are not streamed."""
+    came = file.attrs.get("format"), file.attrs.get("schema")
+    if (str(came[0]), str(came[1])) != (str(FORMAT), str(SCHEMA)):
+        raise FormatError(f"expected the attributes format = {FORMAT} and schema = {SCHEMA}, got {came[0]} and "
+                          f"{came[1]}; make the file with a converter of this version")
+    found = {"sensor_size": check_sensor_size(file.attrs["sensor_size"]), "image_size": int(file.attrs["image_size"])}
+    lengths = {"S": found["image_size"], 3: 3}
+    for name in LAYOUT:
+        dataset = _check_dataset(file, name, lengths)
+        if name not in STREAMED:
+            found[name] = dataset[()]
+    found["classes"] = tuple(name.decode() for name in found["classes"])
+    _check_classes(found["classes"])
+    _check_offsets(found["events/offsets"], lengths["R"], lengths["N"])
+    for group, splits in (("images", IMAGE_SPLITS), ("events", EVENT_SPLITS)):
+        for name, end in (("label", lengths["K"]), ("identity", 2**63), ("split", len(splits))):
+            column = found[f"{group}/{name}"]
+            bad = (column < 0) | (column > end - 1)
+            if bad.any():
+                i = int(bad.argmax())
+                raise FormatError(f"{group}/{name}[{i}]: expected a number in 0 ... {end - 1}, got {column[i]}; "
+                                  "make the file again")
+    _check_identities(found)
+    return found
+
+
+def _check_dataset(file, name, lengths):
+    """The data set `name`, as LAYOUT has it; `lengths` learns the sizes that its shape is the first to say."""
+    dtype, shape = LAYOUT[name]
+    parts = [name] if "/" not in name else [name.split("/")[0], name]
+    if not all(isinstance(file.get(part, getlink=True), h5py.HardLink) for part in parts):
+        raise FormatError(f"{name}: expected a data set in the file itself, got none; make the file again")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None or not dataset.fletcher32:
+        raise FormatError(f"{name}: expected a chunked data set with fletcher32 checksums; write it with PairedWriter")
+    right_type = dataset.dtype.kind == "S" if dtype == "S" else dataset.dtype == dtype
+    if not right_type:
+        raise FormatError(f"{name}: expected the type {np.dtype(dtype)}, got {dataset.dtype}; make the file again")
+    expected = tuple(lengths.setdefault(n, came) for n, came in zip(shape, dataset.shape))
+    if dataset.shape != expected or dataset.ndim != len(shape):
+        raise FormatError(f"{name}: expected the shape {shape} = {expected}, got {dataset.shape}; make the file again")
+    stored = dataset.id.get_storage_size() * (DEFLATE_RATIO if name in STREAMED else 1)
+    if math.prod(dataset.shape) * dataset.dtype.itemsize > stored:
+        raise FormatError(f"{name}: the shape {dataset.shape} is more than the {stored} bytes at most that the file "
+                          "holds of it; make the file again")
+    return dataset
+
+
+def _check_classes(classes):
+    if not classes or not all(classes) or len(set(classes)) < len(classes):
+        raise FormatError(f"classes: expected at least one name, none empty and none twice, got {list(classes)}")
+
+
+def _check_offsets(offsets, R, N):
+    if len(offsets) != R + 1 or offsets[0] != 0 or offsets[-1] != N or (offsets[1:] <= offsets[:-1]).any():
+        raise FormatError(f"events/offsets: expected {R + 1} numbers that increase from 0 to {N}, the number of "
+                          "events; make the file again")
+
+
+def _check_identities(found):
+    """Each identity has one class and is in the test pools or outside them, never both (no leakage)."""
+    identity, label = (np.concatenate((found[f"images/{name}"], found[f"events/{name}"]))
+                       for name in ("identity", "label"))
+    is_test = np.concatenate((found["images/split"] == IMAGE_SPLITS.index("test"),
+                              found["events/split"] == EVENT_SPLITS.index("test")))
+    _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
+    for column, problem in ((label, "has two labels"), (is_test, "is in a test split and in another one")):
+        bad = column != column[first][inverse]
+        if bad.any():
+            i = int(bad.argmax())
+            raise FormatError(f"identity {identity[i]} {problem}; split by identity, and give images and recordings "
+                              "of one source the same number")
+
+
+def sample_pairs(event_label, image_label, batch, rng):
+    """Draw recordings and, for each, an image of the same class (Sec. III-A1: pairs by category index).
+
+    Class-balanced, with replacement: every class is equally likely at every draw, and so is every recording, and
+    every image, of the class drawn.
+
+    Parameters
+    ----------
+    event_label, image_label : (R,), (M,) arrays of int
+        Class of each recording and of each image that may be drawn.
+    batch : int
+        Number of pairs, at least 1.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    event_index, image_index : (batch,) int64
+        Positions in the two arrays, with ``event_label[event_index] == image_label[image_index]``.
+
+    Raises
+    ------
+    ValueError
+        A class on one side only.
+
+    Notes
+    -----
+    Deviation: the code of the paper's baseline draws images from begin to end of a class with the end included,
+    which is its first held-out image; here the end is exclusive.
+    """
+    classes = np.unique(event_label)
+    alone = np.setxor1d(classes, image_label)
+    if len(alone) or len(classes) == 0 or batch < 1:
+        raise ValueError(f"expected a batch >= 1 and the same classes, at least one, among recordings and images, got "
+                         f"batch = {batch} and, on one side only, the classes {alone.tolist()}")
+    label = classes[rng.integers(len(classes), size=batch)]
+    return _draw_of_class(event_label, label, rng), _draw_of_class(image_label, label, rng)
+
+
+def _draw_of_class(label, wanted, rng):
+    """A random position in `label` for each class wanted."""
+    order = np.argsort(label, kind="stable")
+    begin = np.searchsorted(label, wanted, "left", sorter=order)
+    end = np.searchsorted(label, wanted, "right", sorter=order)
+    return order[rng.integers(begin, end)]
+
+
+def replacement_mask(probability, uniforms):
+    """Which samples of the static stream are replaced, given the probability of Eq. (8): (B,) bool.
+
+    Parameters
+    ----------
+    probability : float in [0, 1]
+    uniforms : (B,) array of floats in [0, 1]
+        One draw per sample; those up to the probability, itself included, are replaced, and none at 0.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"expected a probability in [0, 1], got {probability!r}")
+    return (np.asarray(uniforms) <= probability) & (probability > 0)
+
+
+def replace_static(static, events, mask):
+    """Replace whole samples of the static stream by the event samples of the same rows (Sec. III-A2).
+
+    Parameters
+    ----------
+    static, events : (T, B, H, W, 2) arrays of one dtype
+    mask : (B,) bool
+
+    Returns
+    -------
+    hybrid : (T, B, H, W, 2), the same dtype; row b is that of `events`, at every t and polarity, where ``mask[b]``.
+    """
+    mask = np.asarray(mask)
+    if static.shape != events.shape or static.dtype != events.dtype or static.ndim != 5:
+        raise ValueError(f"expected two streams (T, B, H, W, 2) of one shape and dtype, got {static.shape} "
+                         f"{static.dtype} and {events.shape} {events.dtype}")
+    if mask.shape != static.shape[1:2] or mask.dtype != bool:
+        raise ValueError(f"expected a mask of {static.shape[1]} booleans, got {mask.dtype} {mask.shape}")
+    return np.where(mask[None, :, None, None, None], events, static)
+
+
+def random_crop(frames, padding, rng):
+    """Shift each sample by up to `padding` pixels each way: zeros around it, then a crop of the old size.
+
+    Parameters
+    ----------
+    frames : (T, B, H, W, C) array
+    padding : int >= 0
+        Pixels on each side.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    cropped : (T, B, H, W, C), the same dtype; one offset per sample, the same for all T.
+
+    Notes
+    -----
+    Assumption: the paper names no augmentation; its baseline's code crops 48 x 48 with a padding of 4.
+    """
+    if frames.ndim != 5 or int(padding) != padding or padding < 0:
+        raise ValueError(f"expected frames (T, B, H, W, C) and a whole padding >= 0, got {frames.shape}, {padding!r}")
+    _, B, H, W, _ = frames.shape
+    P = int(padding)
+    padded = np.pad(frames, ((0, 0), (0, 0), (P, P), (P, P), (0, 0)))
+    cropped = np.empty_like(frames)
+    for b, (row, column) in enumerate(rng.integers(0, 2 * P, size=(B, 2), endpoint=True)):
+        cropped[:, b] = padded[:, b, row:row + H, column:column + W]
+    return cropped

@@ -1,0 +1,79 @@
+"""Centred kernel alignment, the similarity of two sets of features (Eq. 5)."""
+
+import autograd.numpy as np
+from autograd.extend import defvjp, primitive
+
+
+def linear_cka(X, Y, debiased=False, eps=0.0):
+    """Linear CKA of two feature matrices of the same B samples (Kornblith et al., 2019), inside Eq. (5).
+
+    ``CKA = <K, L>_F / (|K|_F |L|_F + eps)`` with the Gram matrices ``K = X X'`` and ``L = Y Y'`` of centred
+    features. It asks whether the samples lie alike in both feature spaces, not whether the features agree,
+    and stays the same when a feature space is rotated, shifted or scaled.
+
+    Parameters
+    ----------
+    X : (..., B, D1) array of floats
+    Y : (..., B, D2) array of floats
+        Row i of both belongs to the same pair. Leading axes, such as time, are compared one by one.
+    debiased : bool
+        Leave each sample's similarity with itself out and centre as the U-statistic does; needs B >= 4.
+        Near 0 for independent features, where the biased estimate approaches 1 once D far exceeds B.
+    eps : float
+        Added to the denominator.
+
+    Returns
+    -------
+    cka : scalar, or (...), of the features' dtype, in [0, 1] (debiased: at most about 1, may be negative).
+        0 with gradient 0 if all samples have the same features.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match, B < 2, or debiased with B < 4.
+    """
+    if np.ndim(X) < 2 or np.ndim(Y) < 2 or np.shape(X)[:-1] != np.shape(Y)[:-1]:
+        raise ValueError("expected X (..., B, D1) and Y (..., B, D2) with the same samples, "
+                         f"got shapes {np.shape(X)} and {np.shape(Y)}")
+    least = 4 if debiased else 2
+    if np.shape(X)[-2] < least:
+        raise ValueError(f"expected at least {least} samples{' for the debiased estimate' * debiased}, "
+                         f"got {np.shape(X)[-2]}")
+    K, L = _gram(X), _gram(Y)                                  # (..., B, B)
+    if debiased:
+        K, L = _centre_without_diagonal(K), _centre_without_diagonal(L)
+    return _inner(K, L) / (_norm(K) * _norm(L) + eps)
+
+
+def _gram(X):
+    X = _centre(X)
+    return np.matmul(X, np.swapaxes(X, -1, -2))
+
+
+def _inner(K, L):
+    return np.sum(K * L, axis=(-2, -1))
+
+
+def _norm(K):
+    KK = _inner(K, K)
+    return np.sqrt(KK + (KK == 0))                             # the root has no derivative at 0; there <K, L> is 0
+
+
+@primitive
+def _centre(X):
+    # The first row goes first, so that features that are all alike become exactly 0.
+    X = X - X[..., :1, :]
+    return X - X.mean(axis=-2, keepdims=True)
+
+
+defvjp(_centre, lambda ans, X: lambda g: g - g.mean(axis=-2, keepdims=True))
+
+
+def _centre_without_diagonal(K):
+    """U-centring (Szekely & Rizzo, 2014): off the diagonal, rows and columns then sum to 0."""
+    n = K.shape[-1]
+    off = 1 - np.eye(n, dtype=K.dtype)
+    K = K * off
+    rows = np.sum(K, axis=-1, keepdims=True) * (1 / (n - 2))
+    rows = rows - np.sum(rows, axis=-2, keepdims=True) * (1 / (2 * (n - 1)))
+    return (K - rows - np.swapaxes(rows, -1, -2)) * off

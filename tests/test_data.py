@@ -1,0 +1,538 @@
+"""The file of paired data (round trip, damage, nothing partial) and the batches drawn from it."""
+
+import shutil
+
+import h5py
+import numpy as np
+import oracles
+import pytest
+
+from ckd_ref import data as data_module
+from ckd_ref.data import (LAYOUT, PairedWriter, open_paired, random_crop, replace_static, replacement_mask,
+                          sample_pairs)
+from ckd_ref.events import EVENT_DTYPE, FormatError, bin_events, resize_frames
+
+SENSOR, S = (6, 9), 5
+CLASSES = ("anchor", "yin yang", "Äther")
+IMAGES = [(0, 10, "teacher"), (0, 11, "static"), (1, 12, "static"), (2, 13, "static"), (0, 20, "test"), (2, 21, "test")]
+RECORDINGS = [(0, 11, "train"), (1, 12, "train"), (2, 13, "train"), (0, 20, "test"), (2, 21, "test")]
+
+
+def make_events(rng, n):
+    events = np.empty(n, EVENT_DTYPE)
+    events["t"] = np.sort(rng.integers(0, 300_000, n))
+    for field, end in (("x", SENSOR[1]), ("y", SENSOR[0]), ("p", 2)):
+        events[field] = rng.integers(0, end, n)
+    return events
+
+
+def write(path, rng):
+    """A valid file of three classes; returns what was put in."""
+    pixels = rng.integers(0, 256, (len(IMAGES), S, S, 3)).astype(np.uint8)
+    recordings = [make_events(rng, int(n)) for n in rng.integers(1, 400, len(RECORDINGS))]
+    with PairedWriter(path, CLASSES, SENSOR, S) as writer:
+        for image, row in zip(pixels, IMAGES):
+            writer.add_image(image, *row)
+        for events, row in zip(recordings, RECORDINGS):
+            writer.add_recording(events, *row)
+    return pixels, recordings
+
+
+@pytest.fixture
+def path(tmp_path, rng):
+    write(tmp_path / "good.h5", rng)
+    return tmp_path / "good.h5"
+
+
+# The file
+
+def test_round_trip(tmp_path, rng):
+    pixels, recordings = write(tmp_path / "a.h5", rng)
+    with open_paired(tmp_path / "a.h5") as data:
+        assert (data.classes, data.sensor_size, data.image_size) == (CLASSES, SENSOR, S)
+        assert data.image_label.tolist() == [row[0] for row in IMAGES]
+        assert data.image_identity.tolist() == [row[1] for row in IMAGES]
+        assert data.image_split.tolist() == [0, 1, 1, 1, 2, 2]
+        assert data.event_label.tolist() == [row[0] for row in RECORDINGS]
+        assert data.event_identity.tolist() == [row[1] for row in RECORDINGS]
+        assert data.event_split.tolist() == [0, 0, 0, 1, 1]
+        assert data.images_in("static").tolist() == [1, 2, 3] and data.recordings_in("test").tolist() == [3, 4]
+        for i, events in enumerate(recordings):
+            assert data.recording(i).dtype == EVENT_DTYPE and np.array_equal(data.recording(i), events)
+        images = data.images([4, 0, 4])
+        assert images.dtype == np.float32 and np.array_equal(images, pixels[[4, 0, 4]] / np.float32(255))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_writer_does_not_keep_the_callers_arrays(tmp_path, rng):
+    events, pixels = make_events(rng, 50), np.zeros((S, S, 3), np.uint8)
+    before = events.copy()
+    with PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+        writer.add_image(pixels, 0, 0, "static")
+        writer.add_recording(events, 0, 0, "train")
+        events["x"], pixels[:] = 0, 255
+    with open_paired(tmp_path / "a.h5") as data:
+        assert np.array_equal(data.recording(0), before) and not data.images([0]).any()
+
+
+def test_writer_streams(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(data_module, "BUFFER_BYTES", 1000)
+    recordings = [make_events(rng, 300) for _ in range(60)]
+    with PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+        for i, events in enumerate(recordings):
+            writer.add_recording(events, i % 3, i, "train")
+            held = max(sum(piece.nbytes for piece in pending) for pending in writer._pending.values())
+            assert held < 1000
+    with open_paired(tmp_path / "a.h5") as data:
+        assert all(np.array_equal(data.recording(i), events) for i, events in enumerate(recordings))
+
+
+def test_every_data_set_is_checksummed_and_chunked(path):
+    with h5py.File(path) as file:
+        assert all(file[name].fletcher32 and file[name].chunks for name in LAYOUT)
+
+
+def test_frames_are_binned_then_resized(path):
+    with open_paired(path) as data:
+        frames = data.frames([3, 0], T=4, size=8)
+        assert frames.shape == (4, 2, 8, 8, 2) and frames.dtype == np.float32
+        for b, i in enumerate([3, 0]):
+            assert np.array_equal(frames[:, b], resize_frames(bin_events(data.recording(i), 4, SENSOR), 8))
+
+
+def test_frames_of_the_sensors_size_keep_every_event(tmp_path, rng):
+    events = make_events(rng, 100)
+    with PairedWriter(tmp_path / "a.h5", CLASSES, (9, 9), S) as writer:
+        writer.add_recording(events, 0, 0, "train")
+    with open_paired(tmp_path / "a.h5") as data:
+        assert np.array_equal(data.frames([0], 3, 9)[:, 0], bin_events(events, 3, (9, 9)))
+
+
+def test_opening_reads_neither_pixels_nor_events(path, monkeypatch):
+    read = []
+    original = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__",
+                        lambda self, key, **more: read.append(self.name.lstrip("/")) or original(self, key, **more))
+    open_paired(path).close()
+    assert sorted(read) == sorted(set(LAYOUT) - set(data_module.STREAMED))
+
+
+def test_closed_file_says_so(path):
+    with open_paired(path) as data:
+        pass
+    for use in (lambda: data.images([0]), lambda: data.recording(0), lambda: data.frames([0], 2, 4)):
+        with pytest.raises(ValueError, match="good.h5 is closed; open it again"):
+            use()
+
+
+@pytest.mark.parametrize("indices", [[6], [-1], [0.5], [[0]], 3])
+def test_positions_outside_are_refused(path, indices):
+    with open_paired(path) as data, pytest.raises(ValueError, match="expected positions"):
+        data.images(indices)
+
+
+# Broken files
+
+def swap(name, change, **properties):
+    """A change of one data set of a file, written as the writer would unless `properties` say otherwise."""
+    def spoil(file):
+        values = change(file[name][()])
+        del file[name]
+        file.create_dataset(name, data=values, **{"chunks": True, "fletcher32": True, **properties})
+    return spoil
+
+
+def put(name, index, value):
+    def spoil(file):
+        file[name][index] = value
+    return spoil
+
+
+def attribute(name, value):
+    def spoil(file):
+        file.attrs[name] = value
+    return spoil
+
+
+def soft_link(file):
+    file.move("events/x", "events/elsewhere")
+    file["events/x"] = h5py.SoftLink("/events/elsewhere")
+
+
+def external_group(file):
+    del file["images"]
+    file["images"] = h5py.ExternalLink("other.h5", "/images")
+
+
+def claim_gigabytes(file):
+    file["events/t"].resize(2**40, axis=0)
+
+
+def lone(names):
+    return np.array([name.encode() for name in names], h5py.string_dtype("utf-8", 8))
+
+
+BROKEN = {
+    "format": (attribute("format", "other"), "format = b'ckd_ref' and schema = 1, got other and 1"),
+    "schema": (attribute("schema", 2), "schema = 1, got b'ckd_ref' and 2"),
+    "schema list": (attribute("schema", [1, 1]), "schema = 1"),
+    "no attributes": (lambda file: [file.attrs.pop(name) for name in list(file.attrs)], "got None and None"),
+    "sensor": (attribute("sensor_size", [34]), "sensor_size"),
+    "sensor gone": (lambda file: file.attrs.pop("sensor_size"), "sensor_size"),
+    "image size": (attribute("image_size", 6), "images/pixels: expected the shape"),
+    "missing": (lambda file: file.pop("images/label"), "images/label: expected a data set"),
+    "missing group": (lambda file: file.pop("events"), "events/t: expected a data set"),
+    "group": (lambda file: (file.pop("events/p"), file.create_group("events/p")), "events/p: expected a chunked"),
+    "type": (swap("images/label", lambda v: v.astype(np.float64)), "images/label: expected the type int64"),
+    "width": (swap("events/x", lambda v: v.astype(np.uint8)), "events/x: expected the type uint16"),
+    "classes type": (swap("classes", lambda v: np.arange(3)), "classes: expected the type"),
+    "rank": (swap("images/label", lambda v: v[:, None]), "images/label: expected the shape"),
+    "rank pixels": (swap("images/pixels", lambda v: v[..., 0]), "images/pixels: expected the shape"),
+    "grey": (swap("images/pixels", lambda v: v[..., :1]), "images/pixels: expected the shape"),
+    "images": (swap("images/label", lambda v: v[:-1]), r"expected the shape \('M',\) = \(6,\), got \(5,\)"),
+    "recordings": (swap("events/split", lambda v: v[:-1]), "events/split: expected the shape"),
+    "events": (swap("events/p", lambda v: v[:-1]), "events/p: expected the shape"),
+    "no checksum": (swap("events/y", lambda v: v, fletcher32=False), "events/y: .*fletcher32"),
+    "claim": (claim_gigabytes, "events/t: .*is more than"),
+    "soft link": (soft_link, "events/x: expected a data set in the file itself"),
+    "external link": (external_group, "images/pixels: expected a data set in the file itself"),
+    "offsets start": (put("events/offsets", 0, 1), "events/offsets: expected 6 numbers that increase from 0"),
+    "offsets end": (put("events/offsets", -1, 7), "events/offsets"),
+    "offsets equal": (lambda file: put("events/offsets", 1, file["events/offsets"][2])(file), "events/offsets"),
+    "offsets negative": (put("events/offsets", 1, -5), "events/offsets"),
+    "offsets length": (swap("events/offsets", lambda v: np.delete(v, 1)), "events/offsets: expected 6"),
+    "label high": (put("images/label", 4, 3), r"images/label\[4\]: expected a number in 0 ... 2, got 3"),
+    "label low": (put("events/label", 0, -1), r"events/label\[0\]"),
+    "identity": (put("events/identity", 0, -1), r"events/identity\[0\]"),
+    "image split": (put("images/split", 2, 3), r"images/split\[2\]: expected a number in 0 ... 2, got 3"),
+    "event split": (put("events/split", 2, 2), r"events/split\[2\]: expected a number in 0 ... 1, got 2"),
+    "leak of an image": (put("images/split", 4, 0), "identity 20 is in a test split and in another one"),
+    "leak of a recording": (put("events/identity", 3, 11), "identity 11 is in a test split and in another one"),
+    "two classes": (put("events/label", 1, 2), "identity 12 has two labels"),
+    "class twice": (swap("classes", lambda v: lone(["a", "b", "a"])), "none twice"),
+    "class empty": (swap("classes", lambda v: lone(["a", "", "b"])), "none empty"),
+    "no class": (swap("classes", lambda v: v[:0], maxshape=(None,)), "at least one name"),
+    "class not utf-8": (swap("classes", lambda v: np.array([b"\xff", b"a", b"b"])), "utf-8"),
+}
+
+
+@pytest.mark.parametrize("spoil, message", BROKEN.values(), ids=BROKEN)
+def test_broken_file_is_refused_when_opened(path, spoil, message):
+    with h5py.File(path, "r+") as file:
+        spoil(file)
+    with pytest.raises(FormatError, match=message) as refused:
+        open_paired(path)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + bytes(200)])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(FormatError, match="a.h5: not HDF5, or damaged"):
+        open_paired(tmp_path / "a.h5")
+
+
+def test_truncated_file_is_refused_at_every_length(path, tmp_path):
+    content = path.read_bytes()
+    for length in range(0, len(content), 997):
+        (tmp_path / "cut.h5").write_bytes(content[:length])
+        with pytest.raises(FormatError, match="cut.h5"):
+            open_paired(tmp_path / "cut.h5")
+
+
+def test_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        open_paired(tmp_path / "none.h5")
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(path):
+    with h5py.File(path) as file:
+        places = {name: file[name].id.get_chunk_info(0) for name in ("events/t", "images/pixels")}
+    content = path.read_bytes()
+    for name, use in (("events/t", lambda file: file.recording(0)), ("images/pixels", lambda file: file.images([0]))):
+        place = places[name].byte_offset + places[name].size // 2
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        with open_paired(path) as data, pytest.raises(FormatError, match=r"good.h5, (recording|image) 0: .*damaged"):
+            use(data)
+    with h5py.File(path) as file:
+        place = file["images/identity"].id.get_chunk_info(0).byte_offset
+    path.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1:])      # 10 becomes 74
+    with pytest.raises(FormatError, match="good.h5: .*damaged"):
+        open_paired(path)
+
+
+def test_changed_bytes_are_refused_or_harmless(path, rng):
+    """400 files with one to three changed bytes: an error of ours, or exactly the data that was written."""
+    def read():
+        with open_paired(path) as data:
+            return [data.images(range(len(IMAGES))), *map(data.recording, range(len(RECORDINGS))), data.image_label,
+                    data.event_label, data.image_identity, data.event_identity, data.image_split, data.event_split,
+                    np.array(data.classes), np.array(data.sensor_size)]
+    content, original, refused = path.read_bytes(), read(), 0
+    for _ in range(400):
+        changed = bytearray(content)
+        for place in rng.integers(len(content), size=rng.integers(1, 4)):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            assert all(map(np.array_equal, read(), original))
+        except FormatError:
+            refused += 1
+    assert refused > 200
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("events/x", 9, "event 1 of .*: x = 9"), ("events/y", 6, "y = 6"), ("events/p", 2, "p = 2"),
+    ("events/t", -1, "t = -1")])
+def test_broken_events_are_refused_when_read(path, name, value, message):
+    with h5py.File(path, "r+") as file:
+        begin = file["events/offsets"][1]
+        file[name][begin + 1] = value
+    with open_paired(path) as data:
+        data.recording(0)
+        with pytest.raises(FormatError, match=f"good.h5, recording 1: .*{message}"):
+            data.recording(1)
+
+
+# Writing
+
+def test_nothing_is_left_when_the_block_raises(tmp_path, rng):
+    with pytest.raises(KeyboardInterrupt), PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+        writer.add_recording(make_events(rng, 10), 0, 0, "train")
+        assert len(list(tmp_path.iterdir())) == 1 and not (tmp_path / "a.h5").exists()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_old_file_survives_a_failed_rewrite_and_is_replaced_by_a_good_one(path, rng):
+    old = path.read_bytes()
+    with pytest.raises(FormatError), PairedWriter(path, CLASSES, SENSOR, S) as writer:
+        writer.add_image(np.zeros((S, S, 3)), 0, 0, "static")
+    assert path.read_bytes() == old
+    write(path, rng)
+    assert path.read_bytes() != old and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("first, second, message", [
+    ((0, 7, "static"), (0, 7, "test"), "identity 7 is in a test split and in another one"),
+    ((0, 7, "test"), (0, 7, "train"), "identity 7 is in a test split"),
+    ((0, 7, "static"), (1, 7, "train"), "identity 7 has two labels"),
+])
+def test_leaking_or_contradictory_identities_are_not_written(tmp_path, rng, first, second, message):
+    path = tmp_path / "a.h5"
+    with pytest.raises(FormatError, match=f"a.h5: {message}"), PairedWriter(path, CLASSES, SENSOR, S) as writer:
+        writer.add_image(np.zeros((S, S, 3), np.uint8), *first)
+        if second[2] == "train":
+            writer.add_recording(make_events(rng, 5), *second)
+        else:
+            writer.add_image(np.zeros((S, S, 3), np.uint8), *second)
+    assert not list(tmp_path.iterdir())
+
+
+GOOD_IMAGE = np.zeros((S, S, 3), np.uint8)
+
+
+@pytest.mark.parametrize("image, message", [
+    ((np.zeros((S, S, 3)), 0, 0, "static"), "image 0: expected .* uint8 RGB, got float64"),
+    ((np.full((S, S, 3), np.nan, np.float32), 0, 0, "static"), "got float32"),
+    ((np.zeros((S, S), np.uint8), 0, 0, "static"), "uint8 RGB, got uint8"),
+    ((np.zeros((S, S + 1, 3), np.uint8), 0, 0, "static"), "uint8 RGB"),
+    ((None, 0, 0, "static"), "got NoneType"),
+    ((GOOD_IMAGE, 3, 0, "static"), "image 0: expected label, a whole number in 0 ... 2, got 3"),
+    ((GOOD_IMAGE, "anchor", 0, "static"), "expected label"),
+    ((GOOD_IMAGE, 0, -1, "static"), "expected identity"),
+    ((GOOD_IMAGE, 0, 0, "train"), "expected split to be one of teacher, static, test, got 'train'"),
+])
+def test_writer_refuses_bad_images(tmp_path, image, message):
+    with pytest.raises(ValueError, match=message), PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+        writer.add_image(*image)
+
+
+def test_writer_refuses_bad_recordings(tmp_path, rng):
+    outside = make_events(rng, 9)
+    outside["x"][4] = SENSOR[1]
+    with PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+        writer.add_recording(make_events(rng, 9), 0, 0, "train")
+        for events, split, message in ((outside, "train", "recording 1: event 4 of 9: x = 9"),
+                                       (outside[:0], "train", "recording 1: .*empty"),
+                                       (outside[:1], "static", "recording 1: expected split")):
+            with pytest.raises(ValueError, match=message):
+                writer.add_recording(events, 0, 1, split)
+    with open_paired(tmp_path / "a.h5") as data:        # what was refused left no trace
+        assert len(data.event_label) == 1 and len(data.recording(0)) == 9
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (((), SENSOR, S), "at least one name"), ((("a", "a"), SENSOR, S), "none twice"), ((("a", ""), SENSOR, S), "empty"),
+    (((1, 2), SENSOR, S), "class names"), ((CLASSES, 34, S), "sensor_size"), ((CLASSES, SENSOR, 0), "image_size"),
+    ((CLASSES, SENSOR, 4.5), "image_size")])
+def test_writer_refuses_bad_arguments(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PairedWriter(tmp_path / "a.h5", *arguments)
+
+
+def test_writer_outside_its_block_and_missing_folder(tmp_path):
+    with pytest.raises(ValueError, match="in a with block"):
+        PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S).add_image(GOOD_IMAGE, 0, 0, "static")
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        PairedWriter(tmp_path / "no/a.h5", CLASSES, SENSOR, S).__enter__()
+
+
+def test_a_moved_file_is_the_same_file(path, tmp_path):
+    shutil.copy(path, tmp_path / "copy.h5")
+    with open_paired(path) as one, open_paired(tmp_path / "copy.h5") as two:
+        assert np.array_equal(one.recording(2), two.recording(2))
+
+
+# Pairs by class index
+
+def held_out_drawn(label, index, ranges):
+    """How many draws fall outside [begin, end) of their class: on the held-out images of the golden list."""
+    return int(sum(not ranges[c][0] <= i < ranges[c][1] for c, i in zip(label, index)))
+
+
+def test_eq05_pairs_have_one_class_and_never_a_held_out_image(golden, rng):
+    count, ranges = golden["pairing/cls_count"][()], golden["pairing/ranges"][()]
+    pool = np.concatenate([np.arange(begin, end) for begin, end in ranges])         # all but the held-out images
+    image_label = np.repeat(np.arange(7), count)[pool]
+    event_label = rng.integers(0, 7, 50)
+    event_index, image_index = sample_pairs(event_label, image_label, 100_000, rng)
+    assert np.array_equal(event_label[event_index], image_label[image_index])
+    assert held_out_drawn(event_label[event_index], pool[image_index], ranges) == 0
+    assert set(image_index) == set(range(len(pool)))                                # the last of each class as well
+    # The wrong version, end included, is what made the golden draws: this test sees it.
+    leaked = held_out_drawn(golden["pairing/labels"][()], golden["pairing/indices"][()], ranges)
+    assert leaked == golden["pairing/n_leaked"][()] == 3
+
+
+def test_pairs_with_the_end_included_are_caught(monkeypatch, rng):
+    def end_included(label, wanted, rng):
+        order = np.append(np.argsort(label, kind="stable"), 0)
+        begin = np.searchsorted(label, wanted, "left", sorter=order[:-1])
+        end = np.searchsorted(label, wanted, "right", sorter=order[:-1])
+        return order[rng.integers(begin, end, endpoint=True)]
+    label = rng.integers(0, 4, 30)
+    monkeypatch.setattr(data_module, "_draw_of_class", end_included)
+    event_index, image_index = sample_pairs(label, label, 2000, rng)
+    assert not np.array_equal(label[event_index], label[image_index])
+
+
+def test_pairs_are_balanced_over_classes_and_within(rng):
+    event_label = np.repeat([0, 1, 2], [1, 5, 50])
+    image_label = np.repeat([2, 0, 1], [3, 30, 300])
+    event_index, image_index = sample_pairs(event_label, image_label, 30_000, rng)
+    assert np.abs(np.bincount(event_label[event_index]) / 30_000 - 1 / 3).max() < 0.015
+    for index, label in ((event_index, event_label), (image_index, image_label)):
+        for c in range(3):
+            counts = np.bincount(index, minlength=len(label))[label == c]
+            n = len(counts)
+            expected = 10_000 / n
+            assert ((counts - expected)**2 / expected).sum() < n + 6 * np.sqrt(2 * n)       # chi-squared
+    # drawing recordings without regard to their class would not be balanced
+    assert np.abs(np.bincount(event_label[rng.integers(0, 56, 30_000)]) / 30_000 - 1 / 3).max() > 0.1
+
+
+def test_pairs_follow_the_generator():
+    label = np.arange(40) % 5
+    one, same, other = (np.stack(sample_pairs(label, label, 64, np.random.default_rng(seed))) for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_labels_need_not_be_sorted_or_complete(rng):
+    event_label, image_label = np.array([7, 3, 7]), np.array([3, 7, 3, 7, 7])
+    event_index, image_index = sample_pairs(event_label, image_label, 500, rng)
+    assert np.array_equal(event_label[event_index], image_label[image_index])
+
+
+@pytest.mark.parametrize("event_label, image_label, batch, alone", [
+    ([0, 1], [0], 4, r"\[1\]"), ([0], [0, 2], 4, r"\[2\]"), ([], [], 4, r"\[\]"), ([0], [0], 0, "batch = 0")])
+def test_a_class_on_one_side_only_is_refused(event_label, image_label, batch, alone, rng):
+    with pytest.raises(ValueError, match=alone):
+        sample_pairs(np.array(event_label, int), np.array(image_label, int), batch, rng)
+
+
+# Replacement
+
+def test_eq08_mask_equals_the_baselines(golden):
+    uniforms = golden["replacement/uniforms"][()]
+    keys = [key for key in golden["replacement"] if key.startswith("mask_P")]
+    assert len(keys) == 4
+    for key in keys:
+        mask = replacement_mask(float(key.removeprefix("mask_P")), uniforms)
+        assert mask.dtype == bool and np.array_equal(mask, golden["replacement"][key][()] == 1), key
+
+
+def test_eq08_mask_includes_the_probability_itself_and_nothing_at_zero():
+    uniforms = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    assert replacement_mask(0.5, uniforms).tolist() == [True, True, True, False, False]
+    assert replacement_mask(1.0, uniforms).all()
+    assert not replacement_mask(0.0, uniforms).any()            # even where the draw is 0
+    assert (uniforms < 0.5).tolist() != replacement_mask(0.5, uniforms).tolist()        # the strict rule is another
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1, np.nan])
+def test_eq08_probability_outside_its_range_is_refused(probability):
+    with pytest.raises(ValueError, match="probability in"):
+        replacement_mask(probability, np.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_eq08_replacement_takes_whole_samples(rng, dtype):
+    static, events = rng.random((2, 3, 6, 4, 5, 2)).astype(dtype)
+    mask = np.array([True, False, False, True, False, True])
+    kept = static.copy()
+    hybrid = replace_static(static, events, mask)
+    assert hybrid.dtype == dtype and np.array_equal(static, kept)
+    assert np.array_equal(hybrid, oracles.replace_rows(static, events, mask))
+    assert np.array_equal(hybrid[:, mask], events[:, mask]) and np.array_equal(hybrid[:, ~mask], static[:, ~mask])
+    # wrong versions: a mask over time, one polarity only, rows of another order
+    for wrong in (np.where(mask[:3, None, None, None, None], events, static),
+                  np.where(mask[None, :, None, None, None] & [True, False], events, static),
+                  np.where(mask[None, ::-1, None, None, None], events, static)):
+        assert not np.array_equal(wrong, oracles.replace_rows(static, events, mask))
+
+
+def test_eq08_replacement_refuses_streams_that_differ(rng):
+    static = np.zeros((3, 4, 5, 5, 2), np.float32)
+    mask = np.zeros(4, bool)
+    for arguments in ((static, static[:2], mask), (static, static.astype(np.float64), mask),
+                      (static, static, mask[:3]), (static, static, mask.astype(int)), (static[0], static[0], mask)):
+        with pytest.raises(ValueError, match="expected"):
+            replace_static(*arguments)
+
+
+# Crop
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_crop_equals_a_slow_shift_that_is_one_for_all_times(rng, dtype):
+    frames = rng.random((3, 20, 6, 7, 2)).astype(dtype)
+    cropped = random_crop(frames, 2, np.random.default_rng(5))
+    assert cropped.dtype == dtype and cropped.shape == frames.shape
+    seen = set()
+    for b in range(20):
+        shifts = [(i, j) for i in range(-2, 3) for j in range(-2, 3)
+                  if all(np.array_equal(cropped[t, b], oracles.shifted_crop(frames[t, b], i, j)) for t in range(3))]
+        assert len(shifts) == 1                         # one offset explains all times
+        seen.add(shifts[0])
+    assert len(seen) > 5                                # and it differs between samples
+
+
+def test_crop_reaches_every_offset_up_to_the_padding(rng):
+    frames = np.zeros((1, 2000, 9, 9, 1))
+    frames[:, :, 4, 4] = 1
+    where = np.argwhere(random_crop(frames, 2, rng)[0, ..., 0])[:, 1:] - 4
+    assert {tuple(place) for place in where} == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+
+
+def test_crop_follows_the_generator_and_does_nothing_without_padding(rng):
+    frames = rng.random((2, 8, 6, 6, 2))
+    one, two = (random_crop(frames, 3, np.random.default_rng(seed)) for seed in (0, 0))
+    assert np.array_equal(one, two) and not np.array_equal(one, random_crop(frames, 3, np.random.default_rng(1)))
+    assert np.array_equal(random_crop(frames, 0, rng), frames)
+
+
+def test_crop_refuses_other_shapes(rng):
+    frames = np.zeros((1, 1, 4, 4, 2))
+    for frames, padding in ((frames[0], 1), (frames, -1), (frames, 0.5)):
+        with pytest.raises(ValueError, match="expected frames"):
+            random_crop(frames, padding, rng)

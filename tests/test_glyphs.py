@@ -1,0 +1,261 @@
+"""The embedded data set: its symbols exist, its pictures follow from the seed, its splits do not share a picture."""
+
+import pathlib
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from ckd_ref import glyphs
+from ckd_ref.camera import record, rgb_to_luminance
+from ckd_ref.data import open_paired
+from ckd_ref.events import bin_events, check_events
+
+TINY = dict(seed=3, teacher=1, static=2, events=1, test=1, size=16, progress=False)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return glyphs.build(tmp_path_factory.mktemp("glyphs") / "tiny.h5", **TINY)
+
+
+def arrays(path):
+    """Everything in an HDF5 file, by name."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_there_are_at_least_ten_classes():
+    assert len(glyphs.GLYPHS) >= 10
+
+
+@pytest.mark.parametrize("characters", [glyphs.GLYPHS.values(), glyphs.CLUTTER], ids=["glyphs", "clutter"])
+def test_every_character_is_in_the_font(characters):
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    charmap = FT2Font(str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))).get_charmap()
+    assert [c for c in characters if ord(c) not in charmap] == []
+
+
+def shape_of(character):
+    """What `draw` makes its pictures of, 32 x 32."""
+    return np.asarray(glyphs._glyph(character, 64).resize((32, 32)))
+
+
+def looks_like_another(characters):
+    """Those whose shape differs by less than a tenth of full scale, on average, from one before them."""
+    shapes = [shape_of(c).astype(int) for c in characters]
+    return [c for i, c in enumerate(characters) if any(abs(shapes[i] - s).mean() < 25.5 for s in shapes[:i])]
+
+
+def test_every_class_has_a_shape_of_its_own():
+    characters = list(glyphs.GLYPHS.values())
+    assert looks_like_another(characters) == []
+    missing = ["\N{WATCH}", "\N{HOURGLASS}"]         # characters the font lacks: both become the same box
+    assert looks_like_another(characters + missing) == missing[1:]
+
+
+@pytest.mark.parametrize("pixels", [16, 64, 128])
+def test_a_glyph_is_cut_to_its_ink_within_an_empty_frame(pixels):
+    for character in glyphs.CLUTTER:
+        ink = np.asarray(glyphs._glyph(character, pixels)) > 0
+        assert max(ink.shape) == pixels + 2
+        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+        assert (rows[0], columns[0]) == (1, 1) and (rows[-1] + 2, columns[-1] + 2) == ink.shape
+
+
+@pytest.mark.parametrize("size", [16, 34, 48])
+@pytest.mark.parametrize("name", glyphs.GLYPHS)
+def test_a_picture_is_square_rgb_bytes(name, size, rng):
+    picture = glyphs.draw(name, rng, size)
+    assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
+
+
+def test_the_same_seed_draws_the_same_bytes_and_another_seed_others():
+    first, again, other = (glyphs.draw("anchor", np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.tobytes() == again.tobytes()
+    assert (first != other).mean() > 0.9
+
+
+def test_pictures_use_the_whole_range_of_values(rng):
+    pictures = np.stack([glyphs.draw(name, rng) for name in glyphs.GLYPHS for _ in range(8)])
+    assert pictures.min() == 0 and pictures.max() == 255
+
+
+PLAIN = glyphs.Difficulty(scale=(0.8, 0.8), rotation=0, shear=0, stretch=0, shift=0, contrast=(0.5, 0.5), hue_only=0,
+                          texture=0, clutter=0, noise=0)
+
+
+def value(picture):
+    return picture.max(axis=-1).astype(int)
+
+
+@pytest.mark.parametrize("name", glyphs.GLYPHS)
+def test_without_difficulty_the_v_channel_is_the_symbol(name, rng):
+    V = value(glyphs.draw(name, rng, 48, PLAIN))
+    back = V[0, 0]
+    ink = abs(V - back) / abs(V - back).max()
+    rows, columns = np.flatnonzero(ink.max(axis=1) > 0.2), np.flatnonzero(ink.max(axis=0) > 0.2)
+    assert abs(V - back).max() == pytest.approx(127.5, abs=1.5)                      # the contrast asked for
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.8 * 48, abs=2)  # the scale asked for
+    drawn = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    shapes = {other: np.asarray(glyphs._glyph(character, 64).resize(drawn.shape[::-1]))
+              for other, character in glyphs.GLYPHS.items()}
+    likeness = {other: max(np.corrcoef(drawn.ravel(), side.ravel())[0, 1] for side in (shape, shape[:, ::-1]))
+                for other, shape in shapes.items()}                                  # it or its mirror image
+    assert max(likeness, key=likeness.get) == name and likeness[name] > 0.75
+
+
+@pytest.mark.parametrize("name", glyphs.GLYPHS)
+def test_a_symbol_as_large_as_the_picture_sits_in_its_middle(name, rng):
+    V = value(glyphs.draw(name, rng, 48, replace(PLAIN, scale=(1, 1))))
+    ink = abs(V - np.bincount([V[0, 0], V[0, -1], V[-1, 0], V[-1, -1]]).argmax()) > 20
+    for axis in (0, 1):
+        along = np.flatnonzero(ink.any(axis))
+        assert (along[0] + along[-1]) / 2 == pytest.approx(23.5, abs=1.5)
+
+
+def test_hue_only_hides_the_symbol_from_v_but_not_from_rgb(rng):
+    picture = glyphs.draw("heart", rng, 48, replace(PLAIN, hue_only=1))
+    inside = abs(picture.astype(int) - picture[0, 0]).max(axis=-1) > 100
+    assert inside.sum() > 200
+    # Only the rim, where two hues mix, is darker.
+    assert (abs(value(picture) - value(picture)[0, 0])[inside] <= 2).mean() > 0.8
+
+
+@pytest.mark.parametrize("knob, hard", [("rotation", 60), ("shear", 0.5), ("stretch", 0.5), ("shift", 0.3),
+                                        ("scale", (0.3, 0.5)), ("texture", 0.3), ("clutter", 9), ("noise", 0.1),
+                                        ("contrast", (0.1, 0.2)), ("hue_only", 1.0)])
+def test_every_knob_of_difficulty_changes_the_pictures(knob, hard):
+    one, other = (glyphs.draw("star", np.random.default_rng(5), 48, d) for d in (PLAIN, replace(PLAIN, **{knob: hard})))
+    assert (one != other).any()
+
+
+def test_no_identity_is_in_two_pools(tiny):
+    with open_paired(tiny) as data:
+        K = len(glyphs.GLYPHS)
+        pools = [set(data.image_identity[data.image_split == split]) for split in (0, 1, 2)]
+        assert [len(pool) for pool in pools] == [K, 2 * K, K]
+        assert len(set.union(*pools)) == 4 * K
+        train, test = (set(data.event_identity[data.event_split == split]) for split in (0, 1))
+        assert len(train) == K and train < pools[1]
+        assert test == pools[2]
+        pictures = data.images(np.arange(len(data.image_label)))
+    # Nor is the same picture there twice under two identities.
+    assert len(np.unique(pictures.reshape(len(pictures), -1), axis=0)) == 4 * K
+
+
+def test_a_recording_has_the_class_of_the_picture_it_filmed(tiny):
+    with open_paired(tiny) as data:
+        assert list(data.classes) == list(glyphs.GLYPHS)
+        label = dict(zip(data.image_identity, data.image_label))
+        assert [label[identity] for identity in data.event_identity] == list(data.event_label)
+        assert set(data.event_label) == set(range(len(glyphs.GLYPHS)))
+
+
+def test_recordings_are_valid_and_long_enough_to_learn_from(tiny):
+    with open_paired(tiny) as data:
+        for i in range(len(data.event_label)):
+            events = check_events(data.recording(i), (16, 16))
+            assert len(events) > 100 and set(events["p"]) == {0, 1}
+
+
+def test_recordings_show_the_picture_they_film(tiny, rng):
+    with open_paired(tiny) as data:
+        R = len(data.event_label)
+        place = {identity: i for i, identity in enumerate(data.image_identity)}
+        pictures = data.images(np.array([place[identity] for identity in data.event_identity]))  # (R, 16, 16, 3)
+        films = [data.recording(i) for i in range(R)]
+    again = [record(rgb_to_luminance(picture), (16, 16), rng) for picture in pictures]
+    maps = np.stack([bin_events(events, 1, (16, 16)) for events in films + again])               # (2 R, 1, 16, 16, 2)
+    likeness = np.corrcoef(np.sqrt(maps).reshape(2 * R, -1))[:R, R:]
+
+    def right(films):
+        return (likeness[films].argmax(axis=1) == np.arange(R)).mean()
+
+    assert right(np.arange(R)) > 0.9
+    assert right(np.roll(np.arange(R), 1)) < 0.1            # recordings of another picture are told apart
+
+
+def test_the_same_seed_builds_the_same_arrays(tiny, tmp_path):
+    first, again = arrays(tiny), arrays(glyphs.build(tmp_path / "again.h5", **TINY))
+    other = arrays(glyphs.build(tmp_path / "other.h5", **{**TINY, "seed": 4}))
+    assert first.keys() == again.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name], err_msg=name)
+    assert not np.array_equal(first["images/pixels"], other["images/pixels"])
+
+
+def test_larger_pools_begin_with_the_smaller_ones(tiny, tmp_path):
+    larger = glyphs.build(tmp_path / "larger.h5", **{**TINY, "teacher": 0, "static": 3, "events": 2})
+
+    def pictures(path, split, label):
+        with h5py.File(path) as file:
+            images = file["images"]
+            return images["pixels"][()][(images["split"][()] == split) & (images["label"][()] == label)]
+
+    for label in range(len(glyphs.GLYPHS)):
+        np.testing.assert_array_equal(pictures(larger, 1, label)[:2], pictures(tiny, 1, label))
+        np.testing.assert_array_equal(pictures(larger, 2, label), pictures(tiny, 2, label))
+
+
+def test_cached_builds_once_and_names_the_file_after_its_parameters(tmp_path, monkeypatch):
+    path = glyphs.cached(tmp_path / "new", **TINY)
+    assert path.name.startswith("glyphs-seed3-teacher1-static2-events1-test1-size16-")
+    monkeypatch.setattr(glyphs, "build", lambda path, *_: built.append(path.name))
+    built = []
+    assert glyphs.cached(tmp_path / "new", **TINY) == path and built == []
+    glyphs.cached(tmp_path / "new", **{**TINY, "seed": 4})
+    glyphs.cached(tmp_path / "new", **TINY, difficulty=PLAIN)
+    assert len({path.name, *built}) == 3
+
+
+def test_the_cache_is_where_the_user_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(glyphs, "build", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert glyphs.cached(**TINY).parent == tmp_path / "ckd_ref"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "home")
+    assert glyphs.cached(**TINY).parent == tmp_path / "home" / ".cache" / "ckd_ref"
+
+
+def test_an_unknown_name_is_refused(rng):
+    with pytest.raises(ValueError, match="airplane, anchor.*got 'teapot'"):
+        glyphs.draw("teapot", rng)
+
+
+@pytest.mark.parametrize("size", [15, 0, -48, 47.5, None, "48", float("nan")])
+def test_an_unusable_size_is_refused(size, rng):
+    with pytest.raises(ValueError, match="size, the rows and columns of a picture, to be a whole number >= 16, got"):
+        glyphs.draw("star", rng, size)
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(ValueError, match="expected rng to be a numpy.random.Generator, got int"):
+        glyphs.draw("star", 0)
+
+
+@pytest.mark.parametrize("knob, wrong", [("scale", (0, 0.5)), ("scale", 0.5), ("scale", (0.5, 0.4)), ("rotation", -1),
+                                         ("contrast", (0.5, 1.5)), ("hue_only", float("nan")), ("clutter", 1.5),
+                                         ("clutter", float("inf")), ("noise", "much"), ("texture", 0.6)])
+def test_an_unusable_difficulty_is_refused(knob, wrong):
+    with pytest.raises(ValueError, match=f"expected Difficulty.{knob} to be "):
+        glyphs.Difficulty(**{knob: wrong})
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(seed=-1), "the seed to be a whole number >= 0, got -1"),
+    (dict(static=0), "static, pictures per class, to be a whole number >= 1, got 0"),
+    (dict(events=0), "events, recordings per class, to be a whole number >= 1, got 0"),
+    (dict(test=0.5), "test, pictures per class, to be a whole number >= 1, got 0.5"),
+    (dict(events=9), "events <= static.*got events=9, static=2"),
+])
+def test_unusable_numbers_are_refused_and_nothing_is_written(wrong, message, tmp_path):
+    for make in (lambda **k: glyphs.build(tmp_path / "never.h5", **k), lambda **k: glyphs.cached(tmp_path, **k)):
+        with pytest.raises(ValueError, match=message):
+            make(**{**TINY, **wrong})
+    assert list(tmp_path.iterdir()) == []
