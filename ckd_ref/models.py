@@ -87,7 +87,8 @@ class VGGSNN:
         state : dict of arrays, brought up to date if training.
         """
         if np.shape(frames)[:1] + np.shape(frames)[2:] != (self.T, self.size, self.size, 2):
-            raise ValueError(f"expected frames ({self.T}, B, {self.size}, {self.size}, 2), got shape {np.shape(frames)}")
+            raise ValueError(f"expected frames ({self.T}, B, {self.size}, {self.size}, 2), "
+                             f"got shape {np.shape(frames)}")
         x, layer = frames, 0
         for stage in self.stages:
             for _ in stage:
@@ -111,17 +112,21 @@ class Teacher:
     ----------
     classes : int
         K.
+    size : int
+        Rows and columns of the images.
     channels : tuple of int
         Channels of the convolutions, each followed by batch norm, ReLU and 2 x 2 average pooling.
     """
 
     classes: int
+    size: int = 48
     channels: tuple = (16, 32, 64, 64)
 
     def init(self, rng, dtype=np.float32):
         """Random parameters and the initial state, as for `VGGSNN`."""
         params, state = _init_convolutions([3, *self.channels], rng, dtype)
-        return params | _init_linear("head", self.channels[-1], self.classes, rng, dtype), state
+        side = self.size // 2 ** len(self.channels)
+        return params | _init_linear("head", side**2 * self.channels[-1], self.classes, rng, dtype), state
 
     def apply(self, params, state, hsv, training):
         """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and the next state."""
@@ -129,8 +134,7 @@ class Teacher:
         for layer in range(len(self.channels)):
             x, state = _conv_norm(x, params, state, layer, training, per_step=False)
             x = avg_pool(relu(x), 2)                           # (B, h / 2, w / 2, C)
-        pooled = np.sum(x, axis=(1, 2)) * (1 / (x.shape[1] * x.shape[2]))  # (B, C)
-        return linear(pooled, params["head/w"], params["head/b"]), state
+        return linear(np.reshape(x, (len(x), -1)), params["head/w"], params["head/b"]), state
 
 
 def predict(logits):

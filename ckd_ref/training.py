@@ -12,8 +12,8 @@ import h5py
 from autograd import value_and_grad
 from autograd.tracer import getval
 
+from .batches import random_crop, replace_static, replacement_mask, sample_pairs
 from .color import rgb_to_hsv, value_frames
-from .data import random_crop, replace_static, replacement_mask, sample_pairs
 from .events import FormatError
 from .losses import ckd_loss, cross_entropy, tet_loss
 from .models import STAGES, VGGSNN, Teacher, predict
@@ -70,10 +70,18 @@ class Config:
         for name in ("width", "rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
-        if self.beta is None:
-            object.__setattr__(self, "beta", 0.5 if self.method == "transfer" else 1.0)
-        if self.threshold is None:
-            object.__setattr__(self, "threshold", (self.epochs - 1) / 2)
+
+    @property
+    def alignment(self):
+        """beta, or the method's own: 1 in the paper, 0.5 in the baseline's command."""
+        if self.beta is not None:
+            return self.beta
+        return 0.5 if self.method == "transfer" else 1.0
+
+    @property
+    def switch(self):
+        """e_th of Eq. (10), or the middle of the training."""
+        return (self.epochs - 1) / 2 if self.threshold is None else self.threshold
 
     def model(self, classes):
         """The student's network for this number of classes."""
@@ -152,7 +160,7 @@ def train(data, config, folder=None, teacher_logits=None, progress=True):
         for epoch in range(run.epoch, config.epochs):
             start, rows = time.perf_counter(), []
             rate = learning_rate(epoch, config.epochs, config.rate, config.warmup)
-            gamma = float(phase_weight(epoch, config.threshold, config.slope))
+            gamma = float(phase_weight(epoch, config.switch, config.slope))
             for index in range(config.batches):
                 probability = replacement_probability(index, epoch, config.batches, config.epochs)
                 i, j = sample_pairs(data.event_label[recordings], data.image_label[images], config.batch, run.rng)
@@ -194,8 +202,8 @@ def train_step(net, run, batch, config, rate, gamma, step):
             event_logits, features_d, state = net.apply(params, state, batch.events, "event", True)
             total, parts = ckd_loss(
                 static_logits, event_logits, features_s, features_d, batch.labels, params["theta"],
-                batch.teacher_logits, gamma, config.alpha, config.beta, config.temperature, config.lam, config.target,
-                config.reading)
+                batch.teacher_logits, gamma, config.alpha, config.alignment, config.temperature, config.lam,
+                config.target, config.reading)
             parts["accuracy_static"] = float(np.mean(predict(getval(static_logits)) == batch.labels))
         parts["accuracy_train"] = float(np.mean(predict(getval(event_logits)) == batch.labels))
         after.update(state=state, parts=parts)
@@ -232,12 +240,11 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
     Returns
     -------
     logits : (M, K) float32, for every image of the file.
-    accuracy : float, on the images of the pool `test`.
     """
     from tqdm import tqdm
 
     rng = np.random.default_rng([seed, 1])                                     # apart from the student's draws
-    net = Teacher(len(data.classes))
+    net = Teacher(len(data.classes), data.image_size)
     params, state = net.init(rng)
     moments = init_moments(params)
     hsv = rgb_to_hsv(data.images(np.arange(len(data.image_label))))            # (M, size, size, 3)
@@ -261,9 +268,8 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
                 state = after["state"]
                 bar.set_postfix(loss=f"{value:.3f}")
                 bar.update()
-    logits = np.concatenate([net.apply(params, state, hsv[i:i + 256], False)[0] for i in range(0, len(hsv), 256)])
-    test = data.images_in("test")
-    return logits, float(np.mean(logits[test].argmax(-1) == data.image_label[test]))
+    parts = [net.apply(params, state, hsv[i:i + 256], False)[0] for i in range(0, len(hsv), 256)]
+    return np.concatenate(parts)
 
 
 def save_logits(path, logits, classes):
@@ -358,7 +364,7 @@ def _resume_or_start(net, config, folder):
         run, saved, _ = load_checkpoint(folder / "checkpoint.h5")
         if saved != config:
             differ = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(config, f.name)]
-            raise FormatError(f"{folder} holds a run with another {', '.join(differ)}; name another folder, or remove it")
+            raise FormatError(f"{folder} holds a run with another {', '.join(differ)}; name another folder")
         return run
     rng = np.random.default_rng(config.seed)
     params, state = net.init(rng)
