@@ -66,7 +66,7 @@ def check_sensor_size(sensor_size):
 
 
 def bin_events(events, T, sensor_size, window=None, rule="conserving"):
-    """Count events per time window, pixel and polarity (Sec. II: frames of fixed time intervals).
+    """Count the events of Eq. (4) per time window, pixel and polarity (Sec. II: frames of fixed time intervals).
 
     Parameters
     ----------

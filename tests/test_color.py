@@ -44,7 +44,7 @@ def test_hsv_round_trip_and_range(rng):
 
 
 def test_a_wrong_order_of_channels_is_caught(golden):
-    swapped = rgb_to_hsv(golden["hsv/rgb"][:, :, ::-1] / 255)
+    swapped = rgb_to_hsv(golden["hsv/rgb"][:][..., ::-1] / 255)
     assert relative_error(swapped, golden["hsv/matplotlib"][:]) > 0.1
 
 
@@ -60,7 +60,7 @@ def test_value_frames_repeat_the_largest_channel(rng):
 def test_value_frames_golden(golden):
     """The baseline's encoding of the 4 x 4 corner, there [B, T, 2, H, W]."""
     encoded = golden["hsv/encoded"][:]
-    frames = value_frames(golden["hsv/rgb"][None, :4, :4] / 255, encoded.shape[1])
+    frames = value_frames(golden["hsv/rgb"][:4, :4][None] / 255, encoded.shape[1])
     assert relative_error(frames.transpose(1, 0, 4, 2, 3), encoded) < 1e-9
 
 

@@ -86,7 +86,7 @@ def read_golden_events(case):
         events[name] = case[name][:]
     if case.attrs["sensor_size"] == "None":                    # the original then takes the largest coordinates
         return events, (int(events["y"].max()) + 1, int(events["x"].max()) + 1)
-    return events, SENSOR                                      # written (W, H, P) there
+    return events, SENSOR[::-1]                                # written (W, H, P) there: 5 rows, 7 columns
 
 
 @pytest.mark.parametrize("rule, name", [("tonic", "tonic_pip"), ("braincog", "tonic_fork")])

@@ -7,8 +7,7 @@ A tutorial is plain Markdown with four conventions:
 
 * The ``python`` blocks of a file run in order, in one namespace.
 * A ``text`` block directly after a ``python`` block holds what that block prints.
-* A ``python`` block directly under ``<!-- source: ckd_ref.module.name -->`` does not run: it holds the source of
-  that function, class or constant without its docstring.
+* A ``python`` block under ``<!-- source: ckd_ref.module.name -->`` is not run but is that source, without docstring.
 * ``save("name.png")`` in a block writes the current figure to ``pictures/``, and the text shows it. Checked is that
   each picture is saved, shown and there; not its pixels, which vary with the versions of fonts and libraries.
 """
@@ -77,8 +76,7 @@ def renew(path, text, scratch):
             if source:
                 return f"<!-- source: {source} -->\n```python\n{excerpt(source)}```\n"
             exec(compile("\n" * above + code, str(path), "exec"), namespace)
-        output = printed.getvalue()
-        return f"```python\n{code}```\n" + (f"\n```text\n{output}```\n" if output else "")
+        return f"```python\n{code}```\n" + (f"\n```text\n{output}```\n" if (output := printed.getvalue()) else "")
 
     namespace = {"save": save}
     with plt.style.context(["default", {"figure.constrained_layout.use": True, "font.size": 9}]):
@@ -101,8 +99,7 @@ def run(path, write=False):
     there = {picture.name for picture in pictures.glob("*")}
     for names, place in ((saved, "saved by a block"), (shown, "shown in the text"), (there, "in pictures/")):
         for name in sorted((saved | shown) - names):
-            line = text[:text.find(name)].count("\n") + 1
-            raise TutorialError(f"{path}:{line}: picture {name} is not {place}")
+            raise TutorialError(f"{path}:{len(text[:text.find(name)].splitlines())}: picture {name} is not {place}")
 
 
 def main():
