@@ -2,7 +2,6 @@
 
 import autograd.numpy as np
 from autograd.extend import defvjp, primitive
-from autograd.scipy.special import expit, logsumexp
 from autograd.tracer import getval
 
 from .similarity import linear_cka  # the one import between leaves: Eq. (5) is made of CKA
@@ -79,7 +78,7 @@ def domain_alignment_loss(features_s, features_d, theta=None, eps=1e-7):
         raise ValueError("expected features (T, B, ...) of the same T >= 1 and B in both streams, "
                          f"got {np.shape(features_s)} and {np.shape(features_d)}")
     distance = 1 - linear_cka(np.reshape(features_s, (T, B, -1)), np.reshape(features_d, (T, B, -1)), eps=eps)
-    return _mean(distance if theta is None else expit(theta) * distance)
+    return _mean(distance if theta is None else _sigmoid(theta) * distance)
 
 
 def kd_loss(teacher_logits, student_logits, temperature=4.0):
@@ -129,7 +128,7 @@ def dkd_loss(teacher, student, labels, alpha=1.0, beta=8.0, temperature=4.0):
     def split(logits):
         z = logits / temperature
         rest = z - 1e30 * target                                                    # the target class masked out
-        return _log_softmax(np.stack([np.sum(target * z, axis=1), logsumexp(rest, axis=1)], axis=1)), _log_softmax(rest)
+        return _log_softmax(np.stack([np.sum(target * z, axis=1), _logsumexp(rest)], axis=1)), _log_softmax(rest)
 
     (log_b_t, log_r_t), (log_b_s, log_r_s) = split(teacher), split(student)         # (B, 2), (B, K)
     return _mean(alpha * _kl(log_b_t, log_b_s) + beta * _kl(log_r_t, log_r_s)) * temperature**2
@@ -223,10 +222,10 @@ def ckd_loss(static_logits, event_logits, features_s, features_d, labels, theta,
     cls_s = tet_loss(static_logits, labels, lam, target)
     da = domain_alignment_loss(features_s, features_d, theta)
     if reading == "code":
-        cls_e = tet_loss(event_logits, labels, lam, target, weights=1 - expit(theta))
+        cls_e = tet_loss(event_logits, labels, lam, target, weights=1 - _sigmoid(theta))
     else:
         cls_e = tet_loss(event_logits, labels, lam, target)
-        da = da + _mean(1 - expit(theta)) * cls_e
+        da = da + _mean(1 - _sigmoid(theta)) * cls_e
     total = alpha * cls_s + beta * da + cls_e
     parts = {"cls_s": cls_s, "da": da, "cls_e": cls_e}
     if teacher_logits is not None:
@@ -248,6 +247,16 @@ def _log_softmax(z):
 
 
 defvjp(_log_softmax, lambda ans, z: lambda g: g - np.exp(ans) * np.sum(g, axis=-1, keepdims=True))
+
+
+def _logsumexp(z):
+    top = getval(z).max(axis=-1)
+    return np.log(np.sum(np.exp(z - top[..., None]), axis=-1)) + top
+
+
+def _sigmoid(x):
+    # autograd.scipy has it, but loads scipy.stats and takes a second.
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def _kl(log_p, log_q):

@@ -34,7 +34,7 @@ def surrogate_grad(v, surrogate="triangle", width=1.0):
         raise ValueError(f"expected surrogate to be one of {', '.join(SURROGATES)}, got {surrogate!r}")
     if not width > 0:
         raise ValueError(f"expected a surrogate width > 0, got {width!r}")
-    return SURROGATES[surrogate](v, width)
+    return SURROGATES[surrogate](np.asarray(v), width)
 
 
 @primitive
