@@ -75,7 +75,7 @@ def samples(path, data, T=6, size=48, rows=3):
         axis.scatter(events["t"] / 1000, events["x"], -events["y"].astype(int), s=0.4, alpha=0.6,
                      c=np.where(events["p"], "tab:red", "tab:blue"))
         axis.set(xticklabels=[], yticklabels=[], zticklabels=[], title="events" if row == 0 else "")
-        axis.set_box_aspect((2, 1, 1), zoom=1.3)
+        axis.set_box_aspect((2, 1, 1), zoom=1.6)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -120,7 +120,8 @@ def hsic_unbiased(X, Y):
     for i in range(n):
         K[i, i] = L[i, i] = 0
     one = np.ones(n)
-    value = np.trace(K @ L) + (one @ K @ one) * (one @ L @ one) / ((n - 1) * (n - 2)) - 2 * (one @ K @ L @ one) / (n - 2)
+    value = np.trace(K @ L) + (one @ K @ one) * (one @ L @ one) / ((n - 1) * (n - 2))
+    value -= 2 * (one @ K @ L @ one) / (n - 2)
     return value / (n * (n - 3))
 
 

@@ -86,7 +86,7 @@ def docstrings():
     """Every bare string of the package: docstrings of modules, classes and functions, and of constants."""
     for module in MODULES:
         for node in ast.walk(parse(module)):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
                 yield module, node.value.value
 
 

@@ -58,7 +58,7 @@ def wrong_binning(lose_last=False, swap_axes=False, flip_polarity=False, binary=
 
 @pytest.mark.parametrize("wrong", [dict(lose_last=True), dict(swap_axes=True), dict(flip_polarity=True),
                                    dict(binary=True), dict(side="left")],
-                         ids=["last event lost", "x and y swapped", "polarity flipped", "not counted", "edge to the left"])
+                         ids=["last event lost", "x and y swapped", "polarity flipped", "not counted", "edge"])
 def test_eq04_wrong_binning_is_caught(wrong):
     with pytest.raises(AssertionError):
         counts_every_event_once(wrong_binning(**wrong))

@@ -21,7 +21,8 @@ def tree(arrays):
     params = {"theta": onp.concatenate([arrays[f"coefficient.{t}"][:] for t in range(3)])}
     for ours, theirs in BLOCKS.items():
         params[f"{ours}/w"] = arrays[f"{theirs}.conv.weight"][:].transpose(2, 3, 1, 0)
-        params[f"{ours}/scale"], params[f"{ours}/shift"] = arrays[f"{theirs}.bn.weight"][:], arrays[f"{theirs}.bn.bias"][:]
+        params[f"{ours}/scale"] = arrays[f"{theirs}.bn.weight"][:]
+        params[f"{ours}/shift"] = arrays[f"{theirs}.bn.bias"][:]
     for ours, theirs in HEADS.items():
         w = arrays[f"{theirs}.weight"][:].reshape(5, 4, 2, 2)             # (K, C, h, w)
         params[f"{ours}/w"] = w.transpose(2, 3, 1, 0).reshape(16, 5)      # (h w C, K)

@@ -111,7 +111,8 @@ def test_eq02_wrong_versions_are_caught(wrong):
 
 
 def test_eq02_neuron_fires_strictly_above_its_threshold():
-    assert lif(onp.array([[0.75, onp.nextafter(0.75, 1), onp.nextafter(0.75, 0)]]), v_th=0.75)[0].tolist() == [[0, 1, 0]]
+    current = onp.array([0.75, onp.nextafter(0.75, 1), onp.nextafter(0.75, 0)])
+    assert lif(current[None], v_th=0.75)[0].tolist() == [[0, 1, 0]]
 
 
 GOLDEN_SURROGATES = {                                          # original: ours, width, factor on ours
@@ -338,7 +339,8 @@ def test_eq03_float32_stays_float32(current):
         assert spike(x, name).dtype == surrogate_grad(x, name).dtype == onp.float32
         for part in (0, 1):
             for detached in (True, False):
-                assert grad(lambda x: np.sum(lif(x, surrogate=name, detach_reset=detached)[part]))(x).dtype == onp.float32
+                slope = grad(lambda x: np.sum(lif(x, surrogate=name, detach_reset=detached)[part]))(x)
+                assert slope.dtype == onp.float32
 
 
 def test_input_is_left_as_it_was(current):

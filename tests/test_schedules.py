@@ -12,9 +12,22 @@ import ckd_ref.schedules
 from ckd_ref.schedules import learning_rate, phase_weight, replacement_probability
 
 
-def test_eq08_eq10_tables_in_the_docstrings():
-    result = doctest.testmod(ckd_ref.schedules)
-    assert result.attempted >= 3 and result.failed == 0
+def assert_docstring_holds(function):
+    example, = doctest.DocTestFinder().find(function, globs=vars(ckd_ref.schedules))
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_eq08_table_in_the_docstring():
+    assert_docstring_holds(replacement_probability)
+
+
+def test_eq10_table_in_the_docstring():
+    assert_docstring_holds(phase_weight)
+
+
+def test_learning_rate_table_in_the_docstring():
+    assert_docstring_holds(learning_rate)
 
 
 # Eq. (8)

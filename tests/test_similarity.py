@@ -20,7 +20,7 @@ def pair(rng):
 
 
 def compares_centred_gram_matrices(cka):
-    """Centred columns (-1, 0, 1) and (-1, 2, -1) are orthogonal; (0, 0, 3) lies at 1/4 to the second, 3/4 to the first."""
+    """Centred columns (-1, 0, 1) and (-1, 2, -1) are orthogonal; a step is 3/4 and 1/4 like them."""
     ramp, peak, step = onp.array([[4.0], [5], [6]]), onp.array([[1.0], [4], [1]]), onp.array([[0.0], [0], [3]])
     assert cka(ramp, peak) == pytest.approx(0, abs=1e-12)
     assert cka(ramp, step) == pytest.approx(3 / 4)
