@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import sys
 
@@ -38,6 +39,7 @@ def _parser():
     compare = commands.add_parser("compare", help="train the teacher and all three methods; print their table")
     compare.add_argument("data", nargs="?", metavar="DATA.h5", help="default: the embedded glyphs, made on the spot")
     compare.add_argument("--seeds", type=int, default=1, help="repetitions (default 1); 6 or more for claims")
+    compare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     compare.set_defaults(run=_compare)
 
     single = commands.add_parser("train", help="train one method on a data file, or go on with a run")
@@ -51,7 +53,9 @@ def _parser():
         for field in dataclasses.fields(Config):
             if field.name == "method" and command is compare:
                 continue
-            kind = {"action": "store_true"} if field.type is bool else {"type": field.type, "metavar": METAVARS[field.type]}
+            kind = {"type": field.type, "metavar": METAVARS.get(field.type)}
+            if field.type is bool:
+                kind = {"action": "store_true"}
             default = "" if field.default in (None, False) else f" (default {field.default})"
             command.add_argument(f"--{field.name.replace('_', '-')}", default=field.default,
                                  help=field.metadata["help"] + default, **kind)
@@ -69,14 +73,9 @@ def _config(args, **fixed):
 
 
 def _compare(args):
-    from . import glyphs
-    from .data import open_paired
     from .experiment import compare
 
-    def data_of_seed(seed):
-        return open_paired(args.data or glyphs.cached(seed=seed))
-
-    print(compare(data_of_seed, _config(args), args.out, args.seeds, args.teacher))
+    print(compare(args.data, _config(args), args.out, args.seeds, args.teacher, args.workers))
     print(f"Logs, checkpoints, curves.png and samples.png are in {args.out.resolve()}")
 
 

@@ -1,22 +1,30 @@
 """The main job: a teacher and the three students on one data set, their table and pictures."""
 
+import concurrent.futures
 import dataclasses
 import math
+import multiprocessing
+import os
 import pathlib
 import time
 
 from scipy import stats
 
-from . import plots
+from . import glyphs, plots
+from .data import open_paired
 from .training import METHODS, load_logits, save_logits, train, train_teacher, written_whole
 
 
-def compare(data_of_seed, config, folder, seeds=1, teacher=None, progress=True):
+def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     """Train every method with the same data, draws and number of batches, once per seed.
+
+    Runs go side by side in processes of one BLAS thread each, so their bits do not depend on `workers`. What is
+    finished in `folder` is not done again.
 
     Parameters
     ----------
-    data_of_seed : function of a seed that returns data.PairedData
+    data : path or None
+        A file of paired data; without one the glyphs of each seed.
     config : training.Config
         Shared by all runs but for method and seed; seeds count up from its own.
     folder : path
@@ -25,46 +33,70 @@ def compare(data_of_seed, config, folder, seeds=1, teacher=None, progress=True):
         Number of repetitions, each with a teacher of its own.
     teacher : path, optional
         Logits to use in place of a teacher trained here; see `training.load_logits`.
-    progress : bool
+    workers : int
+        Number of processes.
 
     Returns
     -------
     table : str, Markdown
     """
-    if seeds < 1:
-        raise ValueError(f"expected at least one seed, got {seeds}")
+    if seeds < 1 or workers < 1:
+        raise ValueError(f"expected at least one seed and one worker, got {seeds} and {workers}")
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    histories, seconds, teachers = {method: [] for method in METHODS}, {method: [] for method in METHODS}, []
-    for seed in range(config.seed, config.seed + seeds):
-        with data_of_seed(seed) as data:
-            if seed == config.seed:
-                plots.samples(folder / "samples.png", data, config.T, config.size)
-            logits, accuracy, spent = _teacher(data, seed, folder, teacher, progress)
-            teachers.append((accuracy, spent))
-            for method in METHODS:
-                chosen = dataclasses.replace(config, method=method, seed=seed)
-                run = train(data, chosen, folder / f"{method}-seed{seed}", logits, progress)
-                histories[method].append(run.history)
-                seconds[method].append(sum(row["seconds"] for row in run.history))
-            described = describe(data)
-    text = table(histories, seconds, teachers, described, config)
+    numbers = range(config.seed, config.seed + seeds)
+    paths = {seed: data or glyphs.cached(seed=seed) for seed in numbers}
+    with open_paired(paths[config.seed]) as first:
+        plots.samples(folder / "samples.png", first, config.T, config.size)
+        described = describe(first)
+
+    def submit(method, seed, logits=None):
+        chosen = dataclasses.replace(config, method=method, seed=seed)
+        runs[method, seed] = pool.submit(_student, paths[seed], chosen, folder / f"{method}-seed{seed}", logits)
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")         # for the processes: more would fight for the cores
+    context, runs = multiprocessing.get_context("spawn"), {}
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _share_screen, (context.RLock(),))
+    try:
+        teachers = {seed: pool.submit(_teacher, paths[seed], seed, folder, teacher) for seed in numbers}
+        for seed in numbers:                                   # what needs no teacher does not wait for it
+            for method in METHODS[:2]:
+                submit(method, seed)
+        for seed in numbers:
+            submit("ckd", seed, teachers[seed].result()[0])
+        histories = {method: [runs[method, seed].result() for seed in numbers] for method in METHODS}
+    finally:
+        pool.shutdown(cancel_futures=True)
+    text = table(histories, [teachers[seed].result()[1:] for seed in numbers], described, config)
     with written_whole(folder / "table.md") as temporary:
         temporary.write_text(text)
     plots.learning_curves(folder / "curves.png", histories)
     return text
 
 
-def _teacher(data, seed, folder, given, progress):
-    """Logits for every image, accuracy on the test images, seconds; trained once per folder and seed."""
-    path = pathlib.Path(given) if given else folder / f"teacher-seed{seed}.h5"
+def _share_screen(lock):
+    from tqdm import tqdm
+
+    tqdm.set_lock(lock)
+
+
+def _teacher(path, seed, folder, given):
+    """File of logits for every image, its accuracy on the test images, and the seconds it took."""
     start = time.perf_counter()
-    if not path.exists() and not given:
-        save_logits(path, train_teacher(data, seed, progress=progress), data.classes)
-    logits = load_logits(path, data)
-    test = data.images_in("test")
-    accuracy = float((logits[test].argmax(-1) == data.image_label[test]).mean())
-    return logits, accuracy, time.perf_counter() - start
+    logits_path = pathlib.Path(given) if given else folder / f"teacher-seed{seed}.h5"
+    with open_paired(path) as data:
+        if not given and not logits_path.exists():
+            save_logits(logits_path, train_teacher(data, seed), data.classes)
+        logits, test = load_logits(logits_path, data), data.images_in("test")
+        accuracy = float((logits[test].argmax(-1) == data.image_label[test]).mean())
+    return logits_path, accuracy, time.perf_counter() - start
+
+
+def _student(path, config, folder, logits_path):
+    """History of one run."""
+    with open_paired(path) as data:
+        logits = load_logits(logits_path, data) if logits_path else None
+        return train(data, config, folder, logits, line=1 + METHODS.index(config.method)).history
 
 
 def describe(data):
@@ -74,20 +106,20 @@ def describe(data):
             f"{len(data.recordings_in('train'))} train, {len(data.recordings_in('test'))} test")
 
 
-def table(histories, seconds, teachers, described, config):
+def table(histories, teachers, described, config):
     """The results in Markdown: mean over the seeds, and from two seeds on 95 % intervals and paired tests."""
     seeds = len(teachers)
     lines = [f"{described}.", f"{config.epochs} epochs of {config.batches} batches of {config.batch}; network "
              f"{config.network}, width {config.width:g}, T = {config.T}; {seeds} seed{'s' * (seeds > 1)}.", "",
              "| method | final accuracy | best epoch | final - snn | time |", "|---|---|---|---|---|",
              f"| teacher (images) | {_percent([accuracy for accuracy, _ in teachers])} | | | "
-             f"{_minutes([spent for _, spent in teachers])} |"]
+             f"{_seconds([spent for _, spent in teachers])} |"]
     final = {method: [h[-1]["accuracy_test"] for h in runs] for method, runs in histories.items()}
     for method, runs in histories.items():
         best = [max(row["accuracy_test"] for row in h) for h in runs]
         difference = "" if method == "snn" else _paired(final[method], final["snn"])
-        lines.append(f"| {method} | {_percent(final[method])} | {_percent(best)} | {difference} | "
-                     f"{_minutes(seconds[method])} |")
+        spent = [sum(row["seconds"] for row in h) for h in runs]
+        lines.append(f"| {method} | {_percent(final[method])} | {_percent(best)} | {difference} | {_seconds(spent)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -113,5 +145,5 @@ def _paired(values, others):
     return f"{_percent(differences, '+')} (p = {stats.ttest_rel(values, others).pvalue:.2g})"
 
 
-def _minutes(values):
+def _seconds(values):
     return f"{sum(values) / len(values):.0f} s"

@@ -230,7 +230,7 @@ def ckd_loss(static_logits, event_logits, features_s, features_d, labels, theta,
     parts = {"cls_s": cls_s, "da": da, "cls_e": cls_e}
     if teacher_logits is not None:
         parts["kd"] = kd_loss(teacher_logits, _mean(static_logits, axis=0), temperature)
-        total = total + gamma * parts["kd"]
+        total = total + float(gamma) * parts["kd"]
     return total, {name: float(getval(part)) for name, part in parts.items()}
 
 

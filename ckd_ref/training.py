@@ -110,7 +110,7 @@ class Batch:
     teacher_logits: np.ndarray = None
 
 
-def train(data, config, folder=None, teacher_logits=None, progress=True):
+def train(data, config, folder=None, teacher_logits=None, progress=True, line=0):
     """Train a student, or go on with a run that was interrupted.
 
     Parameters
@@ -124,6 +124,8 @@ def train(data, config, folder=None, teacher_logits=None, progress=True):
         For every image of `data`; `ckd` needs them.
     progress : bool
         Show a progress bar with the parts of the loss.
+    line : int
+        Its line on the screen, for runs side by side.
 
     Returns
     -------
@@ -155,7 +157,7 @@ def train(data, config, folder=None, teacher_logits=None, progress=True):
     test_frames, test_labels = data.frames(test, config.T, config.size), data.event_label[test]
 
     bar = tqdm(total=config.epochs * config.batches, initial=run.epoch * config.batches, desc=config.method,
-               disable=not progress, unit="batch")
+               disable=not progress, position=line, leave=None, unit="batch")
     with bar:
         for epoch in range(run.epoch, config.epochs):
             start, rows = time.perf_counter(), []

@@ -519,7 +519,7 @@ def test_luminet_equals_scipy_and_ignores_the_scale_of_a_class(pair):
 @pytest.mark.parametrize("reading", ["code", "paper"])
 def test_ckd_float32_stays_float32(batch, reading):
     batch = {k: v.astype(onp.float32) if k not in ("labels", "gamma") else v for k, v in batch.items()}
-    for gamma in (0.7, 0):
+    for gamma in (0.7, 0, onp.float64(0.7)):
         batch["gamma"] = gamma
         assert ckd_loss(**batch, reading=reading)[0].dtype == onp.float32
         for name in ("static_logits", "event_logits", "features_s", "features_d", "theta"):
