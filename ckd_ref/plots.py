@@ -55,7 +55,7 @@ def samples(path, data, T=6, size=48, rows=3):
     plt = _pyplot()
     recordings = data.recordings_in("train")
     shown = [recordings[data.event_label[recordings] == label][0] for label in range(min(rows, len(data.classes)))]
-    figure = plt.figure(figsize=(1.35 * (T + 4), 1.45 * len(shown)), layout="constrained")
+    figure = plt.figure(figsize=(1.35 * (T + 4), 1.3 * len(shown)), layout="constrained")
     grid = figure.add_gridspec(len(shown), T + 4)
     for row, i in enumerate(shown):
         image = data.images(np.flatnonzero(data.image_identity == data.event_identity[i])[:1])
@@ -75,7 +75,7 @@ def samples(path, data, T=6, size=48, rows=3):
         axis.scatter(events["t"] / 1000, events["x"], -events["y"].astype(int), s=0.4, alpha=0.6,
                      c=np.where(events["p"], "tab:red", "tab:blue"))
         axis.set(xticklabels=[], yticklabels=[], zticklabels=[], title="events" if row == 0 else "")
-        axis.set_box_aspect((2, 1, 1), zoom=1.6)
+        axis.set_box_aspect((2, 1, 1), zoom=1.4)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
