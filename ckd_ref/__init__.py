@@ -12,8 +12,9 @@ from .losses import (ckd_loss, cross_entropy, dist_loss, dkd_loss, domain_alignm
                      tet_loss)
 from .models import VGGSNN, Teacher
 from .neuron import lif, lif_step, spike, surrogate_grad
+from .runs import Config, load_checkpoint
 from .schedules import learning_rate, phase_weight, replacement_probability
 from .similarity import linear_cka
-from .training import Config, load_checkpoint, train
+from .training import train
 
 __version__ = "0.1.0"

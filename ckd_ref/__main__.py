@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 
-from .training import Config, classify, load_checkpoint, load_logits, save_logits, train, train_teacher
+from .runs import Config, load_checkpoint
+from .teacher import load_logits, save_logits, train_teacher
+from .training import classify, train
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import math
-import os
 import pathlib
 
 import h5py
 import numpy as np
 
 from .events import EVENT_DTYPE, FormatError, bin_events, check_events, check_sensor_size, resize_frames
+from .files import written_whole
 
 FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
 
@@ -87,17 +87,18 @@ class PairedWriter:
         self._file = None
 
     def __enter__(self):
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"no folder {self.path.parent} to write {self.path.name} into; make it first")
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._file = h5py.File(self._temporary, "w", libver="v110")     # older layouts: metadata without checksums
-        self._file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size)
-        for name in STREAMED:
-            dtype, (_, *sample) = LAYOUT[name]
-            sample = [self.image_size if n == "S" else n for n in sample]
-            self._file.create_dataset(name, (0, *sample), dtype, maxshape=(None, *sample), fletcher32=True,
-                                      chunks=(1 if sample else CHUNK_ELEMENTS, *sample),
-                                      compression="gzip", compression_opts=1, shuffle=True)
+        with contextlib.ExitStack() as exits:
+            temporary = exits.enter_context(written_whole(self.path))
+            file = exits.enter_context(h5py.File(temporary, "w", libver="v110"))    # older ones: unchecked metadata
+            file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size)
+            for name in STREAMED:
+                dtype, (_, *sample) = LAYOUT[name]
+                sample = [self.image_size if n == "S" else n for n in sample]
+                file.create_dataset(name, (0, *sample), dtype, maxshape=(None, *sample), fletcher32=True,
+                                    chunks=(1 if sample else CHUNK_ELEMENTS, *sample),
+                                    compression="gzip", compression_opts=1, shuffle=True)
+            exits.push(lambda kind, *_: self._finish() if kind is None else None)   # runs first when the block ends
+            self._file, self._exits = file, exits.pop_all()
         return self
 
     def add_image(self, pixels, label, identity, split):
@@ -158,18 +159,11 @@ class PairedWriter:
         with _naming(self.path):
             _read_columns(self._file)
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, *error):
         try:
-            with self._file:
-                if kind is None:
-                    self._finish()
-            if kind is None:
-                with open(self._temporary, "rb+") as written:
-                    os.fsync(written.fileno())
-                os.replace(self._temporary, self.path)
+            return self._exits.__exit__(*error)
         finally:
             self._file = None
-            self._temporary.unlink(missing_ok=True)
 
 
 class PairedData:

@@ -12,7 +12,10 @@ from scipy import stats
 
 from . import glyphs, plots
 from .data import open_paired
-from .training import METHODS, load_logits, save_logits, train, train_teacher, written_whole
+from .files import written_whole
+from .runs import METHODS
+from .teacher import load_logits, save_logits, train_teacher
+from .training import train
 
 
 def compare(data, config, folder, seeds=1, teacher=None, workers=2):
@@ -25,14 +28,14 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     ----------
     data : path or None
         A file of paired data; without one the glyphs of each seed.
-    config : training.Config
+    config : runs.Config
         Shared by all runs but for method and seed; seeds count up from its own.
     folder : path
         Gets one folder per run, the teachers' logits, ``table.md``, ``curves.png`` and ``samples.png``.
     seeds : int
         Number of repetitions, each with a teacher of its own.
     teacher : path, optional
-        Logits to use in place of a teacher trained here; see `training.load_logits`.
+        Logits to use in place of a teacher trained here; see `teacher.load_logits`.
     workers : int
         Number of processes.
 

@@ -14,7 +14,7 @@ def learning_curves(path, histories):
     ----------
     path : path of the picture
     histories : dict of str to list of lists of dicts
-        For every method the histories of its runs (`training.Run.history`).
+        For every method the histories of its runs (`runs.Run.history`).
     """
     plt = _pyplot()
     panels = (("accuracy_test", "test accuracy"), ("cls_e", "event loss"), ("cls_s", "static loss"),
@@ -48,7 +48,7 @@ def samples(path, data, T=6, size=48, rows=3):
     path : path of the picture
     data : data.PairedData
     T, size : int
-        See `training.Config`.
+        See `runs.Config`.
     rows : int
         Number of classes shown.
     """

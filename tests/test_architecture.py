@@ -14,9 +14,9 @@ PACKAGE = pathlib.Path(ckd_ref.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 LAYERS = (
-    {"events", "color", "neuron", "similarity", "losses", "schedules", "layers"},
+    {"events", "color", "neuron", "similarity", "losses", "schedules", "layers", "files"},
     {"camera", "readers", "models", "optim", "batches"},
-    {"data"},
+    {"data", "runs", "teacher"},
     {"glyphs", "training"},
     {"plots", "experiment"},
     {"__main__"},

@@ -4,7 +4,6 @@ import shutil
 
 import h5py
 import numpy as np
-import oracles
 import pytest
 
 from ckd_ref import data as data_module

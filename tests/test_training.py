@@ -13,7 +13,10 @@ from ckd_ref import experiment, glyphs, training
 from ckd_ref.__main__ import main
 from ckd_ref.data import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
-from ckd_ref.training import METHODS, Batch, Config, Run, check_logits, load_checkpoint, load_logits, train
+from ckd_ref.optim import init_moments
+from ckd_ref.runs import METHODS, Config, Run, load_checkpoint
+from ckd_ref.teacher import check_logits, load_logits, save_logits, train_teacher
+from ckd_ref.training import Batch, train
 
 SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
 FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
@@ -117,7 +120,7 @@ def test_a_batch_can_be_learnt_by_heart(method, rng):
     config = Config(method=method, **SMALL)
     net = config.model(3)
     params, state = net.init(rng)
-    run = Run(params, state, training.init_moments(params), rng)
+    run = Run(params, state, init_moments(params), rng)
     frames = (rng.random((2, 6, 16, 16, 2)) < 0.3).astype(np.float32)
     labels = np.arange(6) % 3
     batch = Batch(frames[:, ::-1], frames, labels, 5 * np.eye(3, dtype=np.float32)[labels])
@@ -210,12 +213,12 @@ def test_ckd_needs_logits_for_every_image(data, logits):
 
 def test_logits_are_matched_by_class_name(data, logits, tmp_path):
     order = np.random.default_rng(1).permutation(len(data.classes))
-    training.save_logits(tmp_path / "l.h5", logits[:, order], [data.classes[i] for i in order])
+    save_logits(tmp_path / "l.h5", logits[:, order], [data.classes[i] for i in order])
     assert np.array_equal(load_logits(tmp_path / "l.h5", data), logits)
 
 
 def test_logits_of_other_classes_are_refused(data, logits, tmp_path):
-    training.save_logits(tmp_path / "l.h5", logits, [*data.classes[:-1], "zebra"])
+    save_logits(tmp_path / "l.h5", logits, [*data.classes[:-1], "zebra"])
     with pytest.raises(FormatError, match="zebra"):
         load_logits(tmp_path / "l.h5", data)
     (tmp_path / "text.h5").write_text("no logits")
@@ -236,7 +239,7 @@ def test_teacher_learns_what_colours_show(tmp_path, rng):
         for k in range(2):
             writer.add_recording(events, k, k, "train")
     with open_paired(tmp_path / "hue.h5") as data:
-        logits, again = (training.train_teacher(data, epochs=3, batch=8, padding=1, progress=False) for _ in range(2))
+        logits, again = (train_teacher(data, epochs=3, batch=8, padding=1, progress=False) for _ in range(2))
         check_logits(logits, data)
         test = data.images_in("test")
         assert np.mean(logits[test].argmax(1) == data.image_label[test]) > 0.9

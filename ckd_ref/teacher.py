@@ -1,0 +1,95 @@
+"""The teacher: a small network trained on images, or the logits of any other."""
+
+import autograd.numpy as np
+import h5py
+from autograd import value_and_grad
+
+from .batches import random_crop
+from .color import rgb_to_hsv
+from .events import FormatError
+from .files import written_whole
+from .losses import cross_entropy
+from .models import Teacher
+from .optim import adamw, init_moments
+from .schedules import learning_rate
+
+
+def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progress=True):
+    """Train the small teacher on the images of the pools `teacher` and `static`, and ask it about all images.
+
+    Parameters
+    ----------
+    data : data.PairedData
+    seed, epochs, batch, rate, padding
+        As in `Config`.
+    progress : bool
+
+    Returns
+    -------
+    logits : (M, K) float32, for every image of the file.
+    """
+    from tqdm import tqdm
+
+    rng = np.random.default_rng([seed, 1])                                     # apart from the student's draws
+    net = Teacher(len(data.classes), data.image_size)
+    params, state = net.init(rng)
+    moments = init_moments(params)
+    hsv = rgb_to_hsv(data.images(np.arange(len(data.image_label))))            # (M, size, size, 3)
+    pool = np.concatenate([data.images_in("teacher"), data.images_in("static")])
+    batches = max(len(pool) // batch, 1)
+    with tqdm(total=epochs * batches, desc="teacher", disable=not progress, unit="batch") as bar:
+        for epoch in range(epochs):
+            order = rng.permutation(pool)
+            for index in range(batches):
+                chosen = order[index * batch:(index + 1) * batch]
+                images = random_crop(hsv[None, chosen], padding, rng)[0]
+                after = {}
+
+                def loss(params):
+                    logits, after["state"] = net.apply(params, state, images, True)
+                    return np.sum(cross_entropy(logits, data.image_label[chosen])) * (1 / len(chosen))
+
+                value, grads = value_and_grad(loss)(params)
+                params, moments = adamw(params, grads, moments, epoch * batches + index + 1,
+                                        learning_rate(epoch, epochs, rate, warmup_epochs=1))
+                state = after["state"]
+                bar.set_postfix(loss=f"{value:.3f}")
+                bar.update()
+    parts = [net.apply(params, state, hsv[i:i + 256], False)[0] for i in range(0, len(hsv), 256)]
+    return np.concatenate(parts)
+
+
+def save_logits(path, logits, classes):
+    """Write a teacher's logits (M, K) and its class names to an HDF5 file."""
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("logits", data=logits, fletcher32=True, chunks=True)
+        file["classes"] = list(classes)
+
+
+def load_logits(path, data):
+    """Read the logits of any teacher, (M, K) float32 for every image of `data`, classes compared by name.
+
+    The file has two data sets, ``logits`` and ``classes``; see `save_logits`.
+    """
+    try:
+        with h5py.File(path) as file:
+            logits, classes = file["logits"][:], tuple(name.decode() for name in file["classes"][:])
+    except (KeyError, OSError, AttributeError) as error:
+        raise FormatError(f"{path}: expected an HDF5 file with logits (M, K) and classes (K,): {error}") from None
+    if sorted(classes) != sorted(data.classes):
+        only = sorted(set(classes) ^ set(data.classes))
+        raise FormatError(f"{path}: expected the classes of {data.path}, these are in one of the two only: {only}")
+    try:
+        return check_logits(logits[:, [classes.index(name) for name in data.classes]], data)
+    except (ValueError, IndexError) as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def check_logits(logits, data):
+    """Logits for every image of the data as float32, or a ValueError."""
+    expected = len(data.image_label), len(data.classes)
+    if logits is None or np.shape(logits) != expected or not np.isfinite(logits).all():
+        came = "none" if logits is None else f"shape {np.shape(logits)}"
+        raise ValueError(f"expected finite teacher logits of shape {expected}, one row per image of the data set, got "
+                         f"{came}; train a teacher on it first")
+    return np.asarray(logits, np.float32)
