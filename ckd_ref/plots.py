@@ -3,6 +3,7 @@
 import numpy as np
 
 from .color import value_frames
+from .files import written_whole
 
 COLOURS = {"snn": "tab:gray", "transfer": "tab:blue", "ckd": "tab:red"}
 
@@ -36,8 +37,7 @@ def learning_curves(path, histories):
         axis.set_xlabel("epoch")
     for axis in (axes.flat[0], axes.flat[-1]):
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def samples(path, data, T=6, size=48, rows=3):
@@ -76,8 +76,13 @@ def samples(path, data, T=6, size=48, rows=3):
                      c=np.where(events["p"], "tab:red", "tab:blue"))
         axis.set(xticklabels=[], yticklabels=[], zticklabels=[], title="events" if row == 0 else "")
         axis.set_box_aspect((2, 1, 1), zoom=1.4)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    _pyplot().close(figure)
 
 
 def _two_colours(frame):

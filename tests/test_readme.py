@@ -12,7 +12,7 @@ import ckd_ref
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-ROWS = re.findall(r"^\| Eq\. \((\d+)\).*? \| `(\S+)` \| `test_eq(\d\d)_\*` in (\S+) \| (\S*) ?\|$", README, re.M)
+ROWS = re.findall(r"^\| Eq\. \((\d+)\).*? \| `(\S+)` \| `test_eq(\d\d)_\*` in (\S+) \|(?: \[\d+\]\((\S+)\))? \|$", README, re.M)
 
 
 def documented():
