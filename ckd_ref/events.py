@@ -1,5 +1,7 @@
 """Events of an event camera: their format, the gate that checks them, and frames (Eq. 4, Sec. II, Sec. IV-A)."""
 
+import contextlib
+
 import numpy as np
 
 EVENT_DTYPE = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8)])
@@ -11,6 +13,30 @@ MAX_TIME_US = 2**52
 
 class FormatError(ValueError):
     """Data that does not keep to its format; the message names the place and what was expected there."""
+
+
+@contextlib.contextmanager
+def naming(place, advice):
+    """Name the place in every FormatError raised inside, and make FormatErrors of a library's complaints.
+
+    Libraries report a damaged file by exceptions of many kinds. The system's own pass: an OSError with a number (no
+    such file, disk full) and a lack of memory.
+
+    Parameters
+    ----------
+    place : str or path-like
+        The file, or the sample in it.
+    advice : str
+        What to do about damage.
+    """
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{place}: {error}") from None
+    except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise
+        raise FormatError(f"{place}: damaged, or of another format ({error}); {advice}") from None
 
 
 def check_events(events, sensor_size):

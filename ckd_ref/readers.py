@@ -2,17 +2,38 @@
 
 import gzip
 import math
+import os
 import pathlib
+import struct
+import warnings
 import zlib
 
 import numpy as np
 
-from .events import EVENT_DTYPE, FormatError, check_events, check_sensor_size
+from .events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_sensor_size, naming
 
 EVENT_BYTES = 5
 OVERFLOW_ROW = 240
-DEFLATE_RATIO = 1032
-"""No deflate stream grows by more than this factor: what bounds the memory that a compressed file may ask for."""
+
+MAX_PIXELS = 2**25
+"""Images of more pixels are refused: 33 million, 100 MB as RGB."""
+
+PIXELS_PER_BYTE = {"JPEG": 512, "PNG": 8 * 1032}
+"""No file of the format holds more: JPEG spends at least one bit on 8 x 8 pixels, no deflate stream grows by more than
+the factor 1032, and a PNG may pack 8 pixels into a byte."""
+
+FETCH = "fetch the file again"
+
+MAT_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+"""Element types of a MATLAB 5 file that are arrays of numbers."""
+
+
+def unpacked_limit(size):
+    """How many bytes a compressed file of `size` bytes may unpack to: 1 MiB + 100 times its size.
+
+    Events and images shrink by a factor of 2 to 20; a file beyond the limit is a bomb.
+    """
+    return 2**20 + 100 * size
 
 
 def read_bin(path, sensor_size=None):
@@ -99,7 +120,8 @@ def read_idx(path):
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        limit = path.stat().st_size * (DEFLATE_RATIO if packed else 1)
+        size = os.fstat(file.fileno()).st_size
+        limit = unpacked_limit(size) if packed else size
         try:
             return _parse_idx(gzip.GzipFile(fileobj=file) if packed else file, limit)
         except FormatError as error:
@@ -127,3 +149,193 @@ def _parse_idx(stream, limit):
         came = f"{len(elements)}" if len(elements) < size else "more"
         raise FormatError(f"expected {size} elements for the shape {shape} of the header, got {came}")
     return np.frombuffer(elements, np.uint8).reshape(shape)
+
+
+def read_image(path):
+    """Read a JPEG or PNG image as RGB.
+
+    Parameters
+    ----------
+    path : path-like
+        The format is recognised by content, not by name.
+
+    Returns
+    -------
+    pixels : (H, W, 3) array of uint8, RGB in 0 ... 255.
+
+    Raises
+    ------
+    FormatError
+        Another format, a damaged or truncated file, an animation, more than `MAX_PIXELS` or more than a file of that
+        length can hold (said before anything is unpacked).
+    OSError
+        A file that cannot be read.
+
+    Notes
+    -----
+    Greyscale and palettes become RGB; CMYK is converted without a colour profile; transparent pixels are laid over
+    white; of 16 bits per channel the upper 8 are kept. An orientation noted by a camera (EXIF) is not applied. PNG
+    carries checksums, which are verified; a damaged JPEG may decode to a damaged picture.
+    """
+    from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+    with open(path, "rb") as file, naming(path, FETCH), warnings.catch_warnings():
+        warnings.simplefilter("ignore")                         # Pillow warns of what is checked here
+        magic, size = file.read(8), os.fstat(file.fileno()).st_size
+        file.seek(0)
+        if magic == b"\x89PNG\r\n\x1a\n":
+            image, per_byte = PngImagePlugin.PngImageFile(file), PIXELS_PER_BYTE["PNG"]
+        elif magic.startswith(b"\xff\xd8\xff"):
+            image, per_byte = JpegImagePlugin.JpegImageFile(file), PIXELS_PER_BYTE["JPEG"]
+        else:
+            raise FormatError(f"expected a JPEG or PNG image, got the first bytes {magic.hex(' ') or '(none)'}; "
+                              "convert it, or leave it out")
+        W, H = image.size
+        if W * H > min(MAX_PIXELS, size * per_byte):
+            raise FormatError(f"the header says {W} x {H} pixels, expected at most {min(MAX_PIXELS, size * per_byte)} "
+                              f"in {size} bytes; {FETCH}, or save it smaller")
+        if getattr(image, "n_frames", 1) > 1:
+            raise FormatError(f"expected one picture, got an animation of {image.n_frames}; save one of them")
+        if image.format == "PNG":
+            image.verify()                                      # all checksums; decoding itself does not look at them
+            file.seek(0)
+            image = PngImagePlugin.PngImageFile(file)
+        if image.mode.startswith("I"):                          # 16 bits of grey
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=-1)
+        if "A" in image.mode or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(image.convert("RGB"))
+
+
+def read_mat(path, sensor_size=None):
+    """Read a recording of CEP-DVS: a MATLAB 5 file (``save -v6`` or ``-v7``) with the vectors x, y, ts and p.
+
+    Parameters
+    ----------
+    path : path-like
+    sensor_size : (H, W), optional
+        Rows and columns of the sensor, pixels. Default: all that 16 bits can say.
+
+    Returns
+    -------
+    events : (N,) array of EVENT_DTYPE
+        N >= 1, in the file's order, which is that of time. Times are microseconds since the first event.
+
+    Raises
+    ------
+    FormatError
+        Another version of the format, a damaged file, a vector that is missing, twice there, not of whole numbers or
+        of another length than the others, a polarity other than -1 and 1, an invalid event. Also a variable that
+        would unpack to more than 1 MiB + 100 times its packed size, said before it is unpacked.
+    OSError
+        A file that cannot be read.
+
+    Notes
+    -----
+    Only arrays of numbers are decoded; other variables are skipped, and no object, structure or function is ever made.
+    """
+    sensor_size = (2**16, 2**16) if sensor_size is None else check_sensor_size(sensor_size)
+    data = pathlib.Path(path).read_bytes()
+    with naming(path, FETCH):
+        columns = {name: _whole_numbers(name, values) for name, values in _parse_mat(data, ("x", "y", "ts", "p"))}
+        x, y, t, p = columns["x"], columns["y"], columns["ts"], columns["p"]
+        if len({len(column) for column in columns.values()}) > 1 or len(x) == 0:
+            raise FormatError("expected x, y, ts and p of one length, at least one event, got "
+                              + ", ".join(f"{len(column)} of {name}" for name, column in columns.items()))
+        for column, name, least, most in ((x, "x", 0, 2**16 - 1), (y, "y", 0, 2**16 - 1), (p, "p", -1, 1)):
+            bad = (column < least) | (column > most) | ((column == 0) if name == "p" else False)
+            if bad.any():
+                i, expected = int(bad.argmax()), "-1 or 1" if name == "p" else f"{least} ... {most}"
+                raise FormatError(f"event {i} of {len(x)}: {name} = {column[i]}, expected {expected}")
+        events = np.empty(len(x), EVENT_DTYPE)
+        events["x"], events["y"], events["t"], events["p"] = x, y, t - t[0], p > 0
+        return check_events(events, sensor_size)
+
+
+def _parse_mat(data, names):
+    """The named vectors of a MATLAB 5 file as (name, values), in the order of `names`.
+
+    After 128 bytes of header come elements, each a tag (type, bytes) and a body: type 14 is an array, 15 one that is
+    packed by zlib. An array's body is elements again: flags with the class, lengths of the axes, name, values.
+    """
+    version, order = data[124:128], {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if data[:19] == b"MATLAB 7.3 MAT-file":
+        raise FormatError("this is MATLAB 7.3 (HDF5), expected MATLAB 5; in MATLAB load it and save it with -v7")
+    if order is None or version[:2] != (b"\0\1" if order == "<" else b"\1\0"):
+        raise FormatError(f"expected the header of a MATLAB 5 file, got {data[:4].hex(' ') or 'an empty file'} and "
+                          f"{version.hex(' ') or 'nothing'} at byte 124; {FETCH}")
+    found, at = {}, 128
+    while at < len(data):
+        place = f"element at byte {at}"
+        kind, body, at = _mat_element(data, at, order)
+        if kind == 15:
+            kind, body = _unpack_mat(body, order, place)
+        if kind != 14:
+            raise FormatError(f"{place}: expected an array (type 14), got type {kind}; {FETCH}")
+        _, flags, after = _mat_element(body, 0, order)
+        flags = struct.unpack(order + "I", flags[:4])[0]
+        if flags & 0xFF > 15:                                   # functions and opaque objects: another structure
+            continue
+        _, lengths, after = _mat_element(body, after, order)
+        _, name, after = _mat_element(body, after, order)
+        name, shape = name.decode("ascii", "replace"), tuple(np.frombuffer(lengths, order + "i4").tolist())
+        if name not in names:
+            continue
+        if name in found:
+            raise FormatError(f"{place}: {name} is there twice; {FETCH}")
+        kind, values, _ = _mat_element(body, after, order) if 6 <= flags & 0xFF and not flags & 0x800 else (0, b"", 0)
+        if kind not in MAT_NUMBERS:
+            raise FormatError(f"{place}: expected {name} to be an array of real numbers, got class {flags & 0xFF}, "
+                              f"flags {flags >> 8:#x}, type {kind}")
+        values = np.frombuffer(values, order + MAT_NUMBERS[kind])
+        if len(shape) != 2 or min(shape) != 1 or max(shape) != len(values):
+            raise FormatError(f"{place}: expected {name} to be a vector, got {len(values)} numbers of the shape {shape}")
+        found[name] = values
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FormatError(f"expected the variables {', '.join(names)}, {', '.join(missing)} missing; "
+                          "give recordings of CEP-DVS")
+    return [(name, found[name]) for name in names]
+
+
+def _mat_element(data, at, order):
+    """The element at a position: its type, its body, the position behind it."""
+    if len(data) < at + 8:
+        raise FormatError(f"expected an element of at least 8 bytes at byte {at}, got {len(data) - at}; {FETCH}")
+    kind, size = struct.unpack_from(order + "II", data, at)
+    if kind >> 16:                                              # short form: both in 4 bytes, the body in the next 4
+        kind, size, begin, end = kind & 0xFFFF, kind >> 16, at + 4, at + 8
+    else:
+        begin, end = at + 8, at + 8 + size + (0 if kind == 15 else -size % 8)
+    if begin + size > min(end, len(data)):
+        raise FormatError(f"element at byte {at}: expected {size} bytes from its tag, got {min(end, len(data)) - begin}; "
+                          f"{FETCH}")
+    return kind, data[begin:begin + size], end
+
+
+def _unpack_mat(packed, order, place):
+    """Type and body of a packed element, its size and its checksum verified."""
+    limit, stream = unpacked_limit(len(packed)), zlib.decompressobj()
+    tag = stream.decompress(packed, 8)
+    kind, size = struct.unpack(order + "II", tag) if len(tag) == 8 else (0, 0)
+    if size > limit:
+        raise FormatError(f"{place}: unpacks to {size} bytes, expected at most {limit} for {len(packed)} packed bytes; "
+                          "not a recording")
+    body = stream.decompress(stream.unconsumed_tail, max(size, 1))
+    more = stream.decompress(stream.unconsumed_tail, 1)         # nothing but the end of the stream with its checksum
+    if len(body) != size or more or not stream.eof:
+        raise FormatError(f"{place}: expected {size} bytes from its tag, the packed stream says otherwise; {FETCH}")
+    return kind, body
+
+
+def _whole_numbers(name, values):
+    """A vector as int64, or a FormatError where a number is not whole or beyond 2^52."""
+    bad = ~((values >= -MAX_TIME_US) & (values <= MAX_TIME_US))
+    if values.dtype.kind == "f":
+        bad |= values != np.rint(values)
+    if bad.any():
+        i = int(bad.argmax())
+        raise FormatError(f"{name}[{i}] = {values[i]}, expected whole numbers of at most {MAX_TIME_US} (ts in us)")
+    return values.astype(np.int64)
