@@ -1,13 +1,13 @@
 """Paired data: images and event recordings of the same classes in one HDF5 file."""
 
 import contextlib
-import math
 import pathlib
 
 import h5py
 import numpy as np
 
-from .events import EVENT_DTYPE, FormatError, bin_events, check_events, check_sensor_size, resize_frames
+from . import hdf5
+from .events import EVENT_DTYPE, FormatError, bin_events, check_events, check_sensor_size, naming, resize_frames
 from .files import written_whole
 
 FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
@@ -47,10 +47,6 @@ CHUNK_ELEMENTS = 2**13
 BUFFER_BYTES = 2**20
 """How much of one data set the writer collects before it writes: HDF5 is slow with small pieces."""
 
-DEFLATE_RATIO = 1032
-"""No deflate stream grows by more than this factor."""
-
-
 class PairedWriter:
     """Write a file of paired data sample by sample; it appears under its name when complete, or not at all.
 
@@ -89,7 +85,7 @@ class PairedWriter:
     def __enter__(self):
         with contextlib.ExitStack() as exits:
             temporary = exits.enter_context(written_whole(self.path))
-            file = exits.enter_context(h5py.File(temporary, "w", libver="v110"))    # older ones: unchecked metadata
+            file = exits.enter_context(hdf5.create(temporary))
             file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size)
             for name in STREAMED:
                 dtype, (_, *sample) = LAYOUT[name]
@@ -154,9 +150,9 @@ class PairedWriter:
             self._flush(name)
         for name, values in self._columns.items():
             dtype = h5py.string_dtype("utf-8", max(map(len, values))) if name == "classes" else LAYOUT[name][0]
-            self._file.create_dataset(name, data=np.array(values, dtype), maxshape=(None,), fletcher32=True,
-                                      chunks=(min(len(values), CHUNK_ELEMENTS) or 1,))
-        with _naming(self.path):
+            hdf5.write(self._file, name, np.array(values, dtype), maxshape=(None,),
+                       chunks=(min(len(values), CHUNK_ELEMENTS) or 1,))
+        with naming(self.path, hdf5.REMAKE):
             _read_columns(self._file)
 
     def __exit__(self, *error):
@@ -184,16 +180,10 @@ class PairedData:
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        with open(path, "rb"):              # a missing or locked file is the system's own error
-            pass
-        with _naming(path):
-            self._file = h5py.File(path, "r")
-        try:
-            with _naming(path):
-                found = _read_columns(self._file)
-        except FormatError:
-            self._file.close()
-            raise
+        with contextlib.ExitStack() as exits, naming(path, hdf5.REMAKE):
+            self._file = exits.enter_context(hdf5.open_checked(path))
+            found = _read_columns(self._file)
+            exits.pop_all()                 # stays open
         self.classes, self.sensor_size, self.image_size = found["classes"], found["sensor_size"], found["image_size"]
         self.image_label, self.event_label = found["images/label"], found["events/label"]
         self.image_identity, self.event_identity = found["images/identity"], found["events/identity"]
@@ -222,7 +212,7 @@ class PairedData:
         indices = self._check_indices(indices, len(self.image_label), "image")
         pixels = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         for b, i in enumerate(indices):
-            with _naming(f"{self.path}, image {i}"):
+            with naming(f"{self.path}, image {i}", hdf5.REMAKE):
                 pixels[b] = self._file["images/pixels"][i]
         return pixels / np.float32(255)
 
@@ -231,7 +221,7 @@ class PairedData:
         i, = self._check_indices([index], len(self.event_label), "recording")
         begin, end = self._offsets[i:i + 2]
         events = np.empty(end - begin, EVENT_DTYPE)
-        with _naming(f"{self.path}, recording {i}"):
+        with naming(f"{self.path}, recording {i}", hdf5.REMAKE):
             for field in EVENT_DTYPE.names:
                 events[field] = self._file[f"events/{field}"][begin:end]
             return check_events(events, self.sensor_size)
@@ -265,27 +255,17 @@ def open_paired(path):
     return PairedData(path)
 
 
-@contextlib.contextmanager
-def _naming(place):
-    """Errors inside become FormatErrors that name the place; h5py reports damage by exceptions of many kinds."""
-    try:
-        yield
-    except FormatError as error:
-        raise FormatError(f"{place}: {error}") from None
-    except Exception as error:
-        raise FormatError(f"{place}: not HDF5, or damaged ({error}); make the file again") from None
-
-
 def _read_columns(file):
     """Check an open file against LAYOUT; return its attributes and all data sets that are not streamed."""
-    came = file.attrs.get("format"), file.attrs.get("schema")
-    if (str(came[0]), str(came[1])) != (str(FORMAT), str(SCHEMA)):
+    came = hdf5.attribute(file, "format"), hdf5.attribute(file, "schema")
+    if came != (FORMAT, SCHEMA):
         raise FormatError(f"expected the attributes format = {FORMAT} and schema = {SCHEMA}, got {came[0]} and "
                           f"{came[1]}; make the file with a converter of this version")
-    found = {"sensor_size": check_sensor_size(file.attrs["sensor_size"]), "image_size": int(file.attrs["image_size"])}
-    lengths = {"S": found["image_size"], 3: 3}
-    for name in LAYOUT:
-        dataset = _check_dataset(file, name, lengths)
+    sensor_size, image_size = hdf5.attribute(file, "sensor_size", (2,)), hdf5.attribute(file, "image_size")
+    found = {"sensor_size": check_sensor_size(sensor_size), "image_size": int(image_size)}
+    lengths = {"S": found["image_size"]}
+    for name, (dtype, shape) in LAYOUT.items():
+        dataset = hdf5.dataset(file, name, dtype, shape, lengths)
         if name not in STREAMED:
             found[name] = dataset[()]
     found["classes"] = tuple(name.decode() for name in found["classes"])
@@ -301,28 +281,6 @@ def _read_columns(file):
                                   "make the file again")
     _check_identities(found)
     return found
-
-
-def _check_dataset(file, name, lengths):
-    """The data set `name`, as LAYOUT has it; `lengths` learns the sizes that its shape is the first to say."""
-    dtype, shape = LAYOUT[name]
-    parts = [name] if "/" not in name else [name.split("/")[0], name]
-    if not all(isinstance(file.get(part, getlink=True), h5py.HardLink) for part in parts):
-        raise FormatError(f"{name}: expected a data set in the file itself, got none; make the file again")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None or not dataset.fletcher32:
-        raise FormatError(f"{name}: expected a chunked data set with fletcher32 checksums; write it with PairedWriter")
-    right_type = dataset.dtype.kind == "S" if dtype == "S" else dataset.dtype == dtype
-    if not right_type:
-        raise FormatError(f"{name}: expected the type {np.dtype(dtype)}, got {dataset.dtype}; make the file again")
-    expected = tuple(lengths.setdefault(n, came) for n, came in zip(shape, dataset.shape))
-    if dataset.shape != expected or dataset.ndim != len(shape):
-        raise FormatError(f"{name}: expected the shape {shape} = {expected}, got {dataset.shape}; make the file again")
-    stored = dataset.id.get_storage_size() * (DEFLATE_RATIO if name in STREAMED else 1)
-    if math.prod(dataset.shape) * dataset.dtype.itemsize > stored:
-        raise FormatError(f"{name}: the shape {dataset.shape} is more than the {stored} bytes at most that the file "
-                          "holds of it; make the file again")
-    return dataset
 
 
 def _check_classes(classes):

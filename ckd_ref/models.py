@@ -60,6 +60,13 @@ class VGGSNN:
         """Output channels of every convolution."""
         return [int(c * self.width) for stage in self.stages for c in stage]
 
+    @property
+    def trainable(self):
+        """Number of trainable numbers, known without making them."""
+        channels, side = [2, *self.channels], self.size // 2 ** len(self.stages)
+        convolutions = sum(9 * C * K + 2 * K for C, K in zip(channels, channels[1:]))       # with scale and shift
+        return convolutions + 2 * (side**2 * channels[-1] + 1) * self.classes + self.T
+
     def init(self, rng, dtype=np.float32):
         """Random parameters and the initial state: uniform within 1 / sqrt(fan-in), theta = 1."""
         params, state = _init_convolutions([2] + self.channels, rng, dtype)

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 
-import h5py
 import numpy as np
 
-from .events import FormatError
+from . import hdf5
+from .events import FormatError, naming
 from .files import written_whole
 from .models import STAGES, VGGSNN
 from .optim import init_moments
@@ -93,37 +93,42 @@ class Run:
 
 def save_checkpoint(path, run, config, classes):
     """Write a run so that it can go on or be evaluated; the file appears when it is complete."""
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["config"] = json.dumps(dataclasses.asdict(config))
-        file.attrs["classes"] = json.dumps(classes)
-        file.attrs["rng"] = json.dumps(run.rng.bit_generator.state)
-        file.attrs["epoch"] = run.epoch
-        file["history"] = json.dumps(run.history)
+    header = {"config": dataclasses.asdict(config), "classes": classes, "rng": run.rng.bit_generator.state,
+              "epoch": run.epoch, "history": run.history}
+    with written_whole(path) as temporary, hdf5.create(temporary) as file:
+        hdf5.write(file, "header", np.frombuffer(json.dumps(header).encode(), np.uint8))     # text has no checksum
         for group, tree in _trees(run).items():
             for name, array in tree.items():
-                file.create_dataset(f"{group}/{name}", data=array)
+                hdf5.write(file, f"{group}/{name}", array)
 
 
 def load_checkpoint(path):
     """Read a checkpoint: (run, config, classes).
 
+    Memory: about twice the file's size, bounded before anything is made of it.
+
     Raises
     ------
     FormatError
-        Not a checkpoint, or one of another version.
+        Not a checkpoint, one of another version, damaged, or with a configuration that does not fit its size.
+    OSError
+        A file that is missing or unreadable.
     """
-    try:
-        with h5py.File(path) as file:
-            config = Config(**json.loads(file.attrs["config"]))
-            classes = tuple(json.loads(file.attrs["classes"]))
-            rng = np.random.default_rng()
-            rng.bit_generator.state = json.loads(file.attrs["rng"])
-            empty, state = config.model(len(classes)).init(np.random.default_rng(0))
-            run = Run(empty, state, init_moments(empty), rng, int(file.attrs["epoch"]), json.loads(file["history"][()]))
-            trees = {group: {name: _read_array(file, f"{group}/{name}", array) for name, array in tree.items()}
-                     for group, tree in _trees(run).items()}
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        raise FormatError(f"{path}: expected a checkpoint of this version of ckd_ref: {error}") from None
+    with naming(path, "train again, or give a checkpoint of this version"), hdf5.open_checked(path) as file:
+        header = json.loads(hdf5.dataset(file, "header", np.uint8, ("bytes",))[()].tobytes())
+        config, classes, history = Config(**header["config"]), tuple(header["classes"]), header["history"]
+        if not all(isinstance(name, str) for name in classes) or len(history) != header["epoch"]:
+            raise FormatError(f"expected class names and a history of {header['epoch']} epochs, got {classes} and "
+                              f"{len(history)} epochs")
+        model = config.model(len(classes))
+        if 3 * 4 * model.trainable > file.id.get_filesize():                # float32, with two moments each
+            raise FormatError(f"the configuration has {model.trainable} trainable numbers, more than the file holds")
+        rng = np.random.default_rng()
+        rng.bit_generator.state = header["rng"]
+        params, state = model.init(np.random.default_rng(0))
+        run = Run(params, state, init_moments(params), rng, header["epoch"], history)
+        trees = {group: {name: hdf5.dataset(file, f"{group}/{name}", array.dtype, array.shape)[()]
+                         for name, array in tree.items()} for group, tree in _trees(run).items()}
     run.params, run.state = trees["params"], trees["state"]
     run.moments = {name: (trees["first"][name], trees["second"][name]) for name in run.params}
     return run, config, classes
@@ -132,10 +137,3 @@ def load_checkpoint(path):
 def _trees(run):
     first, second = ({name: pair[k] for name, pair in run.moments.items()} for k in (0, 1))
     return {"params": run.params, "state": run.state, "first": first, "second": second}
-
-
-def _read_array(file, name, like):
-    array = file[name][()]
-    if array.shape != like.shape or array.dtype != like.dtype:
-        raise ValueError(f"{name}: expected {like.dtype} {like.shape}, got {array.dtype} {array.shape}")
-    return array

@@ -1,12 +1,12 @@
 """The teacher: a small network trained on images, or the logits of any other."""
 
 import autograd.numpy as np
-import h5py
 from autograd import value_and_grad
 
+from . import hdf5
 from .batches import random_crop
 from .color import rgb_to_hsv
-from .events import FormatError
+from .events import FormatError, naming
 from .files import written_whole
 from .losses import cross_entropy
 from .models import Teacher
@@ -61,35 +61,37 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
 
 def save_logits(path, logits, classes):
     """Write a teacher's logits (M, K) and its class names to an HDF5 file."""
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("logits", data=logits, fletcher32=True, chunks=True)
-        file["classes"] = list(classes)
+    with written_whole(path) as temporary, hdf5.create(temporary) as file:
+        hdf5.write(file, "logits", logits)
+        hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
 
 
 def load_logits(path, data):
     """Read the logits of any teacher, (M, K) float32 for every image of `data`, classes compared by name.
 
-    The file has two data sets, ``logits`` and ``classes``; see `save_logits`.
+    The file has two data sets with checksums, ``logits`` (floats) and ``classes`` (names as bytes); see `save_logits`.
+
+    Raises
+    ------
+    FormatError
+        Another format, damage, another number of images, other classes, a logit that is not finite.
+    OSError
+        A file that is missing or unreadable.
     """
-    try:
-        with h5py.File(path) as file:
-            logits, classes = file["logits"][:], tuple(name.decode() for name in file["classes"][:])
-    except (KeyError, OSError, AttributeError) as error:
-        raise FormatError(f"{path}: expected an HDF5 file with logits (M, K) and classes (K,): {error}") from None
-    if sorted(classes) != sorted(data.classes):
-        only = sorted(set(classes) ^ set(data.classes))
-        raise FormatError(f"{path}: expected the classes of {data.path}, these are in one of the two only: {only}")
-    try:
+    with naming(path, "write it with ckd_ref.teacher.save_logits"), hdf5.open_checked(path) as file:
+        classes = tuple(name.decode() for name in hdf5.dataset(file, "classes", "S", ("K",))[()])
+        if sorted(classes) != sorted(data.classes):
+            only = sorted(set(classes) ^ set(data.classes))
+            raise FormatError(f"expected the classes of {data.path}, these are in one of the two only: {only}")
+        logits = hdf5.dataset(file, "logits", "f", (len(data.image_label), len(data.classes)))[()]
         return check_logits(logits[:, [classes.index(name) for name in data.classes]], data)
-    except (ValueError, IndexError) as error:
-        raise FormatError(f"{path}: {error}") from None
 
 
 def check_logits(logits, data):
-    """Logits for every image of the data as float32, or a ValueError."""
+    """Logits for every image of the data as float32, or a FormatError."""
     expected = len(data.image_label), len(data.classes)
-    if logits is None or np.shape(logits) != expected or not np.isfinite(logits).all():
+    if logits is None or np.shape(logits) != expected or not (np.abs(logits) <= np.finfo(np.float32).max).all():
         came = "none" if logits is None else f"shape {np.shape(logits)}"
-        raise ValueError(f"expected finite teacher logits of shape {expected}, one row per image of the data set, got "
-                         f"{came}; train a teacher on it first")
+        raise FormatError(f"expected finite teacher logits of shape {expected}, one row per image of the data set, got "
+                          f"{came}; train a teacher on it first")
     return np.asarray(logits, np.float32)

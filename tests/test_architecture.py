@@ -15,7 +15,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 LAYERS = (
     {"events", "color", "neuron", "similarity", "losses", "schedules", "layers", "files"},
-    {"camera", "readers", "models", "optim", "batches"},
+    {"camera", "readers", "models", "optim", "batches", "hdf5"},
     {"data", "runs", "teacher"},
     {"glyphs", "training"},
     {"plots", "experiment"},

@@ -1,0 +1,100 @@
+"""HDF5 files with checksums everywhere: how they are written, and the gate through which they are read."""
+
+import itertools
+import math
+
+import h5py
+import numpy as np
+
+from .events import FormatError
+
+DEFLATE_RATIO = 1032
+"""No deflate stream grows by more than this factor."""
+
+REMAKE = "make the file again"
+
+_KINDS = {"S": "bytes of fixed length", "f": "floating point"}
+
+
+def create(path):
+    """A new file to write to, of the layout whose metadata has checksums (HDF5 1.10)."""
+    return h5py.File(path, "w", libver="v110")
+
+
+def write(file, name, values, **options):
+    """Write an array of at least one dimension as a data set with checksums; `options` as for h5py."""
+    return file.create_dataset(name, data=values, fletcher32=True, **{"chunks": True} | options)
+
+
+def open_checked(path):
+    """Open a file for reading; inside `naming`, since h5py reports damage by exceptions of many kinds."""
+    with open(path, "rb"):                  # the system's own words for a missing file or a folder
+        pass
+    return h5py.File(path, "r")
+
+
+def attribute(file, name, shape=()):
+    """A root attribute that is a number, an array of numbers or bytes, None where there is none."""
+    if name not in file.attrs:
+        return None
+    came = file.attrs.get_id(name)
+    if came.shape != shape or came.dtype.kind not in "iufS" or came.dtype.itemsize > 64:
+        raise FormatError(f"attribute {name}: expected numbers or bytes of the shape {shape}, got {came.dtype} of the "
+                          f"shape {came.shape}; {REMAKE}")
+    return file.attrs[name]
+
+
+def dataset(file, name, dtype, shape, lengths=None):
+    """The data set `name` of an open file, checked but not read.
+
+    Memory is bounded before reading: the chunks of the data set unpack to at most the bytes that the file holds of
+    them, or 1032 times as much where they are compressed.
+
+    Parameters
+    ----------
+    file : h5py.File
+    name : str
+    dtype : dtype, or "S" or "f" for any bytes of fixed length or any floats
+    shape : tuple of int and str
+        The same name stands for the same length.
+    lengths : dict, optional
+        What is known of the named lengths; learns what this data set is the first to say.
+
+    Returns
+    -------
+    dataset : h5py.Dataset
+
+    Raises
+    ------
+    FormatError
+        Missing, a link to elsewhere, virtual or stored outside of the file, of another type or shape, without
+        checksums, filtered by anything but shuffle and deflate, with holes, or claiming more than the file holds.
+    """
+    if not all(isinstance(file.get(part, getlink=True), h5py.HardLink)
+               for part in itertools.accumulate(name.split("/"), "{}/{}".format)):
+        raise FormatError(f"{name}: expected a data set in the file itself, got none; {REMAKE}")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.chunks is None or not found.fletcher32:
+        raise FormatError(f"{name}: expected a chunked data set with fletcher32 checksums; {REMAKE}")
+    filters = found.id.get_create_plist()
+    filters = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    if filters not in ([h5py.h5z.FILTER_FLETCHER32],
+                       [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]):
+        raise FormatError(f"{name}: expected no filter but shuffle and deflate (gzip) before fletcher32, got the "
+                          f"filters {filters}; {REMAKE}")
+    if dtype not in (found.dtype.kind, found.dtype):
+        raise FormatError(f"{name}: expected the type {_KINDS.get(dtype) or np.dtype(dtype)}, got {found.dtype}; {REMAKE}")
+    lengths = {} if lengths is None else lengths
+    expected = tuple(n if isinstance(n, int) else lengths.setdefault(n, came) for n, came in zip(shape, found.shape))
+    if found.shape != expected or found.ndim != len(shape):
+        raise FormatError(f"{name}: expected the shape {shape} = {expected}, got {found.shape}; {REMAKE}")
+    chunks = math.prod(-(-n // c) for n, c in zip(found.shape, found.chunks))
+    held = min(found.id.get_storage_size(), file.id.get_filesize())
+    held *= DEFLATE_RATIO if len(filters) > 1 else 1
+    claimed = chunks * math.prod(found.chunks) * found.dtype.itemsize
+    if claimed > held:
+        raise FormatError(f"{name}: {claimed} bytes by its shape {found.shape} in chunks of {found.chunks}, more than "
+                          f"the {held} bytes at most that the file holds of it; {REMAKE}")
+    if found.id.get_num_chunks() != chunks:
+        raise FormatError(f"{name}: expected {chunks} chunks, got {found.id.get_num_chunks()}; {REMAKE}")
+    return found
