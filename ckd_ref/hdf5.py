@@ -28,8 +28,11 @@ def write(file, name, values, **options):
 
 def open_checked(path):
     """Open a file for reading; inside `naming`, since h5py reports damage by exceptions of many kinds."""
-    with open(path, "rb"):                  # the system's own words for a missing file or a folder
-        pass
+    with open(path, "rb") as file:
+        magic = file.read(9)
+    if magic[:8] != b"\x89HDF\r\n\x1a\n" or magic[8:] < b"\2":
+        raise FormatError("expected an HDF5 file whose metadata has checksums (superblock 2 or later: libver='v110'), "
+                          f"got the first bytes {magic.hex(' ') or '(none)'}; {REMAKE}")
     return h5py.File(path, "r")
 
 
@@ -83,7 +86,8 @@ def dataset(file, name, dtype, shape, lengths=None):
         raise FormatError(f"{name}: expected no filter but shuffle and deflate (gzip) before fletcher32, got the "
                           f"filters {filters}; {REMAKE}")
     if dtype not in (found.dtype.kind, found.dtype):
-        raise FormatError(f"{name}: expected the type {_KINDS.get(dtype) or np.dtype(dtype)}, got {found.dtype}; {REMAKE}")
+        raise FormatError(f"{name}: expected the type {_KINDS.get(dtype) or np.dtype(dtype)}, got {found.dtype}; "
+                          f"{REMAKE}")
     lengths = {} if lengths is None else lengths
     expected = tuple(n if isinstance(n, int) else lengths.setdefault(n, came) for n, came in zip(shape, found.shape))
     if found.shape != expected or found.ndim != len(shape):

@@ -1,6 +1,7 @@
 """Files of the data sets' publishers: one gate per format, which passes valid data through and refuses any other."""
 
 import gzip
+import io
 import math
 import os
 import pathlib
@@ -15,12 +16,18 @@ from .events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_s
 EVENT_BYTES = 5
 OVERFLOW_ROW = 240
 
+MAX_BYTES = 2**28
+"""Recordings and images of more bytes are refused, packed or unpacked: one alone would hold 50 million events."""
+
 MAX_PIXELS = 2**25
 """Images of more pixels are refused: 33 million, 100 MB as RGB."""
 
 PIXELS_PER_BYTE = {"JPEG": 512, "PNG": 8 * 1032}
 """No file of the format holds more: JPEG spends at least one bit on 8 x 8 pixels, no deflate stream grows by more than
 the factor 1032, and a PNG may pack 8 pixels into a byte."""
+
+MAX_SCANS = 100
+"""Passes of a progressive JPEG, of which 10 are usual: thousands in a small file would take minutes."""
 
 FETCH = "fetch the file again"
 
@@ -29,11 +36,20 @@ MAT_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9:
 
 
 def unpacked_limit(size):
-    """How many bytes a compressed file of `size` bytes may unpack to: 1 MiB + 100 times its size.
+    """How many bytes a compressed file of `size` bytes may unpack to: 1 MiB + 100 times its size, `MAX_BYTES` at most.
 
     Events and images shrink by a factor of 2 to 20; a file beyond the limit is a bomb.
     """
-    return 2**20 + 100 * size
+    return min(2**20 + 100 * size, MAX_BYTES)
+
+
+def _read_whole(path):
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise FormatError(f"{path}: expected at most {MAX_BYTES} bytes of one recording or image, got {size}; "
+                              "check that it is one")
+        return file.read()
 
 
 def read_bin(path, sensor_size=None):
@@ -70,7 +86,7 @@ def read_bin(path, sensor_size=None):
     more than 240 rows: then it is an event like any other.
     """
     H, W = (256, 256) if sensor_size is None else check_sensor_size(sensor_size)
-    data = np.fromfile(path, np.uint8)
+    data = np.frombuffer(_read_whole(path), np.uint8)
     if len(data) == 0:
         raise FormatError(f"{path}: expected at least one event of {EVENT_BYTES} bytes, got an empty file; "
                           "leave it out of the data set or fetch it again")
@@ -179,27 +195,26 @@ def read_image(path):
     """
     from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-    with open(path, "rb") as file, naming(path, FETCH), warnings.catch_warnings():
+    content = _read_whole(path)
+    with naming(path, FETCH), warnings.catch_warnings():
         warnings.simplefilter("ignore")                         # Pillow warns of what is checked here
-        magic, size = file.read(8), os.fstat(file.fileno()).st_size
-        file.seek(0)
-        if magic == b"\x89PNG\r\n\x1a\n":
-            image, per_byte = PngImagePlugin.PngImageFile(file), PIXELS_PER_BYTE["PNG"]
-        elif magic.startswith(b"\xff\xd8\xff"):
-            image, per_byte = JpegImagePlugin.JpegImageFile(file), PIXELS_PER_BYTE["JPEG"]
+        if content.startswith(b"\x89PNG\r\n\x1a\n"):
+            image = PngImagePlugin.PngImageFile(io.BytesIO(content))
+        elif content.startswith(b"\xff\xd8\xff"):
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
         else:
-            raise FormatError(f"expected a JPEG or PNG image, got the first bytes {magic.hex(' ') or '(none)'}; "
-                              "convert it, or leave it out")
-        W, H = image.size
-        if W * H > min(MAX_PIXELS, size * per_byte):
-            raise FormatError(f"the header says {W} x {H} pixels, expected at most {min(MAX_PIXELS, size * per_byte)} "
-                              f"in {size} bytes; {FETCH}, or save it smaller")
+            raise FormatError("expected a JPEG or PNG image, got the first bytes "
+                              f"{content[:8].hex(' ') or '(none)'}; convert it, or leave it out")
+        (W, H), limit = image.size, min(MAX_PIXELS, len(content) * PIXELS_PER_BYTE[image.format])
+        if W * H > limit:
+            raise FormatError(f"the header says {W} x {H} pixels, expected at most {limit} in {len(content)} bytes; "
+                              f"{FETCH}, or save it smaller")
         if getattr(image, "n_frames", 1) > 1:
             raise FormatError(f"expected one picture, got an animation of {image.n_frames}; save one of them")
-        if image.format == "PNG":
-            image.verify()                                      # all checksums; decoding itself does not look at them
-            file.seek(0)
-            image = PngImagePlugin.PngImageFile(file)
+        if image.format == "PNG":                               # decoding looks neither at checksums nor for an end
+            _check_png(content)
+        elif (scans := content.count(b"\xff\xda")) > MAX_SCANS:
+            raise FormatError(f"expected at most {MAX_SCANS} scans of a progressive JPEG, got {scans}; save it anew")
         if image.mode.startswith("I"):                          # 16 bits of grey
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
@@ -207,6 +222,30 @@ def read_image(path):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.array(image.convert("RGB"))
+
+
+def _check_png(content):
+    """Check what a decoder passes over: the checksum of every chunk, and that there are pixels for every row."""
+    stream, unpacked, kind, at = zlib.decompressobj(), 0, None, 8
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, at)
+        body, checksum = content[at + 8:at + 8 + length], content[at + 8 + length:at + 12 + length]
+        if checksum != struct.pack(">I", zlib.crc32(kind + body)):
+            raise FormatError(f"the {kind.decode('ascii', 'replace')} chunk at byte {at} is damaged (wrong checksum, "
+                              f"or cut off); {FETCH}")
+        if kind == b"IHDR":
+            W, H, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", body)
+        for begin in range(0, length if kind == b"IDAT" else 0, 2**12):
+            if stream.eof:
+                break
+            unpacked += len(stream.decompress(body[begin:begin + 2**12]))       # counted, not kept
+        at += 12 + length
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    grids = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    sizes = [(-(-(W - x) // dx), -(-(H - y) // dy)) for x, y, dx, dy in (grids if interlaced else [(0, 0, 1, 1)])]
+    expected = sum(h * (1 + -(-w * bits // 8)) for w, h in sizes if w > 0 and h > 0)
+    if unpacked < expected:
+        raise FormatError(f"expected {expected} bytes of pixels for {W} x {H} of {bits} bits, got {unpacked}; {FETCH}")
 
 
 def read_mat(path, sensor_size=None):
@@ -237,7 +276,7 @@ def read_mat(path, sensor_size=None):
     Only arrays of numbers are decoded; other variables are skipped, and no object, structure or function is ever made.
     """
     sensor_size = (2**16, 2**16) if sensor_size is None else check_sensor_size(sensor_size)
-    data = pathlib.Path(path).read_bytes()
+    data = _read_whole(path)
     with naming(path, FETCH):
         columns = {name: _whole_numbers(name, values) for name, values in _parse_mat(data, ("x", "y", "ts", "p"))}
         x, y, t, p = columns["x"], columns["y"], columns["ts"], columns["p"]
@@ -291,7 +330,7 @@ def _parse_mat(data, names):
                               f"flags {flags >> 8:#x}, type {kind}")
         values = np.frombuffer(values, order + MAT_NUMBERS[kind])
         if len(shape) != 2 or min(shape) != 1 or max(shape) != len(values):
-            raise FormatError(f"{place}: expected {name} to be a vector, got {len(values)} numbers of the shape {shape}")
+            raise FormatError(f"{place}: expected {name} to be a vector, got {len(values)} numbers, shape {shape}")
         found[name] = values
     missing = [name for name in names if name not in found]
     if missing:
@@ -310,8 +349,8 @@ def _mat_element(data, at, order):
     else:
         begin, end = at + 8, at + 8 + size + (0 if kind == 15 else -size % 8)
     if begin + size > min(end, len(data)):
-        raise FormatError(f"element at byte {at}: expected {size} bytes from its tag, got {min(end, len(data)) - begin}; "
-                          f"{FETCH}")
+        raise FormatError(f"element at byte {at}: expected {size} bytes from its tag, got "
+                          f"{min(end, len(data)) - begin}; {FETCH}")
     return kind, data[begin:begin + size], end
 
 

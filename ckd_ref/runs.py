@@ -1,6 +1,7 @@
 """What a run is: its configuration, its state after every epoch, and the checkpoint that holds both."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -94,7 +95,7 @@ class Run:
 def save_checkpoint(path, run, config, classes):
     """Write a run so that it can go on or be evaluated; the file appears when it is complete."""
     header = {"config": dataclasses.asdict(config), "classes": classes, "rng": run.rng.bit_generator.state,
-              "epoch": run.epoch, "history": run.history}
+              "epoch": run.epoch, "history": run.history, "digest": _digest(_trees(run))}
     with written_whole(path) as temporary, hdf5.create(temporary) as file:
         hdf5.write(file, "header", np.frombuffer(json.dumps(header).encode(), np.uint8))     # text has no checksum
         for group, tree in _trees(run).items():
@@ -129,6 +130,8 @@ def load_checkpoint(path):
         run = Run(params, state, init_moments(params), rng, header["epoch"], history)
         trees = {group: {name: hdf5.dataset(file, f"{group}/{name}", array.dtype, array.shape)[()]
                          for name, array in tree.items()} for group, tree in _trees(run).items()}
+        if _digest(trees) != header["digest"]:
+            raise FormatError("the arrays are not those of one run; each is whole, some are another file's")
     run.params, run.state = trees["params"], trees["state"]
     run.moments = {name: (trees["first"][name], trees["second"][name]) for name in run.params}
     return run, config, classes
@@ -137,3 +140,12 @@ def load_checkpoint(path):
 def _trees(run):
     first, second = ({name: pair[k] for name, pair in run.moments.items()} for k in (0, 1))
     return {"params": run.params, "state": run.state, "first": first, "second": second}
+
+
+def _digest(trees):
+    """Of all arrays together: the checksum of each says nothing of an exchange."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tree in trees.values():
+        for name in sorted(tree):
+            digest.update(np.ascontiguousarray(tree[name]))
+    return digest.hexdigest()

@@ -1,0 +1,306 @@
+"""Damage files at random and read them: python tests/mutation.py [--files 10000] [FORMAT ...]
+
+Every damaged file must be read as what it was, be refused with FormatError or OSError, or, where the format has no
+checksum, be read as other valid data. A crash, a hang, another exception or, in spite of a checksum, other data fails.
+Files are read in a process apart, so that the first two are noticed. Prints a Markdown table.
+"""
+
+import argparse
+import collections
+import dataclasses
+import gzip
+import hashlib
+import multiprocessing
+import pathlib
+import re
+import resource
+import struct
+import sys
+import tempfile
+import time
+import zlib
+
+import numpy as np
+import scipy.io
+import test_data
+from PIL import Image
+
+from ckd_ref.data import open_paired
+from ckd_ref.events import FormatError
+from ckd_ref.optim import init_moments
+from ckd_ref.readers import read_bin, read_idx, read_image, read_mat
+from ckd_ref.runs import Config, Run, load_checkpoint, save_checkpoint
+from ckd_ref.teacher import load_logits, save_logits
+
+SECONDS = 10
+"""A file that takes longer hangs."""
+
+MEMORY = 4 * 2**30
+"""Bytes of address space of a reading process: asking for more is a MemoryError, another exception."""
+
+INTERESTING = [value % 2**64 for k in (7, 8, 15, 16, 31, 32, 63) for value in (2**k - 1, 2**k, -(2**k))]
+INTERESTING += [0, 1, 2, 3, 100, 1000, 2**40]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a valid file is made and read, and what is known of its structure."""
+
+    make: callable              # (path, rng): writes a valid file
+    read: callable              # path -> arrays and values
+    checked: bool               # are there checksums for all that is read?
+    marks: bytes                # regular expression of what stands where the structure is
+    repair: callable = bytes    # makes damaged bytes pass a checksum, as an attacker would
+
+
+def make_bin(path, rng):
+    events = test_data.make_events(rng, 1000)
+    t = events["t"].astype(np.uint32)
+    columns = events["x"], events["y"], events["p"] << 7 | t >> 16, t >> 8 & 255, t & 255
+    path.write_bytes(np.stack(columns, axis=1).astype(np.uint8).tobytes())
+
+
+def make_mat(path, rng, packed=True):
+    events = test_data.make_events(rng, int(rng.integers(200, 400)))
+    columns = {"x": events["x"], "y": events["y"], "ts": events["t"], "p": events["p"] * 2.0 - 1}
+    scipy.io.savemat(path, {"note": "camera 1", "info": {"a": [1, 2]}} | columns, do_compression=packed)
+
+
+def make_image(path, rng, kind="PNG"):
+    pixels = np.add.outer(np.arange(24), np.arange(32))[..., None] * 3 + rng.integers(0, 60, (24, 32, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path, kind)
+
+
+def make_idx(path, rng, pack=bytes):
+    images = rng.integers(0, 256, (5, 28, 28)).astype(np.uint8)
+    path.write_bytes(pack(b"\0\0\x08\x03" + struct.pack(">3I", *images.shape) + images.tobytes()))
+
+
+def make_checkpoint(path, rng):
+    config = Config(width=1 / 64, T=2, size=16, epochs=3)
+    params, state = config.model(3).init(rng)
+    history = [{"epoch": epoch, "loss": float(rng.random())} for epoch in range(2)]
+    save_checkpoint(path, Run(params, state, init_moments(params), rng, 2, history), config, test_data.CLASSES)
+
+
+class Labels:
+    """As much of `PairedData` as teacher logits need."""
+
+    path, classes, image_label = "data.h5", test_data.CLASSES, np.zeros(40, int)
+
+
+def make_logits(path, rng):
+    save_logits(path, rng.normal(size=(40, 3)).astype(np.float32), Labels.classes)
+
+
+def read_paired(path):
+    with open_paired(path) as data:
+        return [data.classes, data.sensor_size, data.image_size, data.image_label, data.image_identity,
+                data.image_split, data.event_label, data.event_identity, data.event_split,
+                data.images(range(len(data.image_label))), *map(data.recording, range(len(data.event_label)))]
+
+
+def read_checkpoint(path):
+    run, config, classes = load_checkpoint(path)
+    trees = run.params, run.state, run.moments
+    return [config, classes, run.epoch, run.history, run.rng.bit_generator.state,
+            *(array for tree in trees for name in sorted(tree) for array in (name, *np.atleast_1d(tree[name])))]
+
+
+def repair_png(content):
+    """Right the checksum of every chunk."""
+    content, at = bytearray(content), 8
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at:at + 4])
+        content[end:end + 4] = struct.pack(">I", zlib.crc32(content[at + 4:end])) if end + 4 <= len(content) else b""
+        at = end + 4
+    return bytes(content)
+
+
+def repair_hdf5(content):
+    """Right the checksum of superblock and object headers."""
+    content = bytearray(content)
+    blocks = [(0, 44)]
+    for found in re.finditer(b"OHDR", content):
+        at, flags = found.start(), content[found.start() + 5] if found.start() + 5 < len(content) else 0
+        size = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        begin = size + 2 ** (flags & 3)
+        blocks.append((at, begin + int.from_bytes(content[size:begin], "little")))
+    for begin, end in blocks:
+        if end + 4 <= min(len(content), begin + 4096):
+            content[end:end + 4] = struct.pack("<I", lookup3(content[begin:end]))
+    return bytes(content)
+
+
+def lookup3(data):
+    """Bob Jenkins' hash, the checksum of HDF5's metadata."""
+    def rot(x, k):
+        return x << k & 0xFFFFFFFF | x >> 32 - k
+
+    a = b = c = 0xDEADBEEF + len(data) & 0xFFFFFFFF
+    words = struct.unpack(f"<{-(-len(data) // 12) * 3}I", data + bytes(-len(data) % 12))
+    for i in range(0, len(words), 3):
+        a, b, c = (x + y & 0xFFFFFFFF for x, y in zip((a, b, c), words[i:i + 3]))
+        if i + 3 < len(words):
+            for k in (4, 6, 8, 16, 19, 4):
+                a, b, c = b, c + b & 0xFFFFFFFF, (a - c & 0xFFFFFFFF) ^ rot(c, k)
+    for k in (14, 11, 25, 16, 4, 14, 24):
+        a, b, c = b, (c ^ b) - rot(b, k) & 0xFFFFFFFF, a
+    return b
+
+
+BIN = Format(make_bin, lambda path: [read_bin(path, test_data.SENSOR)], False, rb"^")
+MAT = Format(make_mat, lambda path: [read_mat(path, test_data.SENSOR)], True, rb"^|.[\0\1]IM|[\x0e\x0f]\0\0\0")
+IMAGE = Format(make_image, lambda path: [read_image(path)], True, rb"^|IHDR|IDAT|IEND")
+IDX = Format(make_idx, lambda path: [read_idx(path)], False, rb"^")
+PAIRED = Format(test_data.write, read_paired, True, rb"^|OHDR|FADB|FAHD|EAHD|EAIB|EADB|BTHD|SNOD|FRHP")
+CHECKPOINT = dataclasses.replace(PAIRED, make=make_checkpoint, read=read_checkpoint)
+
+FORMATS = {
+    "bin": BIN,
+    "mat": MAT,
+    "mat, not packed": dataclasses.replace(MAT, make=lambda *a: make_mat(*a, packed=False), checked=False),
+    "jpg": dataclasses.replace(IMAGE, make=lambda *a: make_image(*a, "JPEG"), checked=False, marks=rb"\xff[\xc0-\xfe]"),
+    "png": IMAGE,
+    "png, checksums righted": dataclasses.replace(IMAGE, checked=False, repair=repair_png),
+    "idx": IDX,
+    "idx.gz": dataclasses.replace(IDX, make=lambda *a: make_idx(*a, gzip.compress), checked=True),
+    "paired h5": PAIRED,
+    "paired h5, checksums righted": dataclasses.replace(PAIRED, checked=False, repair=repair_hdf5),
+    "checkpoint": CHECKPOINT,
+    "checkpoint, checksums righted": dataclasses.replace(CHECKPOINT, checked=False, repair=repair_hdf5),
+    "logits h5": dataclasses.replace(PAIRED, make=make_logits, read=lambda path: [load_logits(path, Labels)]),
+}
+
+
+def mutate(content, other, places, rng):
+    """A damaged copy of `content`: one to three of nine kinds of damage, half of them where the structure is."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        if not content:
+            break
+        at = int(rng.choice(places) + rng.integers(48) if rng.random() < 0.5 else rng.integers(len(content)))
+        at = min(at, len(content) - 1)
+        length = min(int(2 ** rng.uniform(0, 9)), len(content) - at)
+        to = int(rng.integers(len(content) - length + 1))
+        kind = rng.choice(["bit", "bytes", "integer", "cut", "insert", "repeat", "delete", "swap", "splice"],
+                          p=[0.2, 0.2, 0.25, 0.05, 0.06, 0.06, 0.06, 0.06, 0.06])
+        if kind == "bit":
+            content[at] ^= 1 << int(rng.integers(8))
+        elif kind == "bytes":
+            length = min(length, 8)
+            content[at:at + length] = rng.bytes(length)
+        elif kind == "integer":
+            width = min(2 ** int(rng.integers(4)), len(content) - at)
+            value = INTERESTING[rng.integers(len(INTERESTING))] % 256**width
+            content[at:at + width] = value.to_bytes(width, ("little", "big")[rng.integers(2)])
+        elif kind == "cut":
+            del content[at:]
+        elif kind == "insert":
+            content[at:at] = rng.bytes(length) if rng.random() < 0.5 else bytes(length)
+        elif kind == "repeat":
+            content[to:to] = content[at:at + length]
+        elif kind == "delete":
+            del content[at:at + length]
+        elif kind == "swap":
+            one, two = content[at:at + length], content[to:to + length]
+            content[at:at + length], content[to:to + length] = two, one
+        else:
+            content[at:] = other[at:]
+    return bytes(content)
+
+
+def digest(values):
+    """What was read as a few bytes, to compare with what was written."""
+    result = hashlib.blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, np.ndarray):
+            result.update(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            result.update(repr(value).encode())
+    return result.hexdigest()
+
+
+def examine(name, seeds, folder, results):
+    """Read the damaged file of every seed and send (seed, outcome, seconds); runs in a process of its own."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    form, originals, written = FORMATS[name], [], set()
+    for k in range(2):
+        form.make(folder / "whole", np.random.default_rng(k))
+        originals.append((folder / "whole").read_bytes())
+        written.add(digest(form.read(folder / "whole")))
+    places = [found.start() for found in re.finditer(form.marks, originals[0], re.DOTALL)]
+    for seed in seeds:
+        damaged = originals[0]
+        rng = np.random.default_rng([seed, len(name)])
+        while damaged in originals:
+            damaged = form.repair(mutate(originals[0], originals[1], places, rng))
+        (folder / "damaged").write_bytes(damaged)
+        start = time.perf_counter()
+        try:
+            outcome = "equal" if digest(form.read(folder / "damaged")) in written else "different"
+        except FormatError as error:
+            outcome = "refused" if str(error).startswith(f"{folder / 'damaged'}") else f"without its file: {error}"
+        except OSError:
+            outcome = "refused by the system"
+        except Exception as error:
+            outcome = f"{type(error).__name__}: {error}"
+        results.send((seed, outcome, time.perf_counter() - start))
+    results.close()
+
+
+def run(name, seeds, context=multiprocessing.get_context("fork")):
+    """Outcome and seconds of the damaged file of every seed: {seed: (outcome, seconds)}."""
+    found, seeds = {}, list(seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        while len(found) < len(seeds):
+            left = [seed for seed in seeds if seed not in found]
+            results, end = context.Pipe(duplex=False)
+            process = context.Process(target=examine, args=(name, left, pathlib.Path(folder), end), daemon=True)
+            process.start()
+            end.close()
+            try:
+                for seed in left:
+                    if not results.poll(SECONDS):
+                        found[seed] = "hang", SECONDS
+                        break
+                    _, *found[seed] = results.recv()
+            except EOFError:
+                process.join()
+                found[seed] = f"crash with exit code {process.exitcode}", 0.0
+            process.kill()
+            process.join()
+    return found
+
+
+def failures(name, found):
+    """The outcomes that must not be: {seed: outcome}."""
+    allowed = {"equal", "refused", "refused by the system"} | (set() if FORMATS[name].checked else {"different"})
+    return {seed: outcome for seed, (outcome, _) in found.items() if outcome not in allowed}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--files", type=int, default=10000, help="damaged files per format (default 10000)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first one")
+    args = parser.parse_args()
+    print("| format | checksums | files | read, equal | read, different | refused | failed | slowest |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    worst = {}
+    for name in args.formats or FORMATS:
+        found = run(name, range(args.first, args.first + args.files))
+        count = collections.Counter(outcome for outcome, _ in found.values())
+        worst[name] = failures(name, found)
+        refused = count["refused"] + count["refused by the system"]
+        print(f"| {name} | {'yes' if FORMATS[name].checked else 'no'} | {len(found)} | {count['equal']} "
+              f"| {count['different']} | {refused} | {len(worst[name])} "
+              f"| {1e3 * max(seconds for _, seconds in found.values()):.0f} ms |", flush=True)
+    for name, bad in worst.items():
+        for seed, outcome in list(bad.items())[:10]:
+            print(f"{name}, seed {seed}: {outcome[:300]}")
+    return 1 if any(worst.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
