@@ -289,7 +289,7 @@ def read_mat(path, sensor_size=None):
                 i, expected = int(bad.argmax()), "-1 or 1" if name == "p" else f"{least} ... {most}"
                 raise FormatError(f"event {i} of {len(x)}: {name} = {column[i]}, expected {expected}")
         events = np.empty(len(x), EVENT_DTYPE)
-        events["x"], events["y"], events["t"], events["p"] = x, y, t - t[0], p > 0
+        events["x"], events["y"], events["t"], events["p"] = x, y, t - t.min(), p > 0
         return check_events(events, sensor_size)
 
 

@@ -1,9 +1,11 @@
 """Fixtures, and the specification table that ends every run."""
 
 import collections
+import multiprocessing
 import os
 import pathlib
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -61,6 +63,25 @@ def relative_error(result, reference):
     result, reference = np.asarray(result), np.asarray(reference)
     assert result.shape == reference.shape, f"shape {result.shape}, expected {reference.shape}"
     return np.max(np.abs(result - reference)) / max(np.max(np.abs(reference)), np.finfo(float).tiny)
+
+
+def peak_memory(use):
+    """By how many bytes a call raises the memory of a process of its own, libraries in C included."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+
+    def measure():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            use()
+        finally:
+            send.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+    process = context.Process(target=measure)
+    process.start()
+    result = receive.recv()
+    process.join()
+    return result
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -128,6 +128,12 @@ def test_number_of_parameters_of_the_paper(rng):
     assert params["theta"].tolist() == [1] * 10
 
 
+@pytest.mark.parametrize("net", [TINY, VGGSNN(10, T=2, stages=STAGES["tiny"], width=0.0625, size=16),
+                                 VGGSNN(3, T=1, stages=STAGES["full"], width=0.1, size=35)])
+def test_trainable_numbers_are_known_without_making_them(net):
+    assert net.trainable == count(net.init(onp.random.default_rng(0))[0])
+
+
 def test_vggsnn_layers():
     assert VGGSNN(5).channels == [64, 128, 256, 256, 512, 512, 512, 512]
     assert VGGSNN(5, stages=STAGES["tiny"], width=0.25).channels == [16, 32, 64, 128]

@@ -1,0 +1,141 @@
+"""The gate of HDF5 files: what is bounded, what is refused. Damage of whole files: test_data.py, test_mutation.py."""
+
+import fcntl
+import os
+import shutil
+import time
+
+import h5py
+import numpy as np
+import pytest
+from conftest import peak_memory
+
+from ckd_ref import hdf5
+from ckd_ref.events import FormatError, naming
+
+
+@pytest.fixture
+def path(tmp_path):
+    with hdf5.create(tmp_path / "a.h5") as file:
+        hdf5.write(file, "group/values", np.arange(12.0).reshape(3, 4))
+        hdf5.write(file, "names", np.array([b"a", "ä".encode()]))
+        file.attrs["size"], file.attrs["sides"] = 7, (3, 4)
+    return tmp_path / "a.h5"
+
+
+def read(path, name="group/values", dtype="f", shape=("M", "K")):
+    with naming(path, "make it again"), hdf5.open_checked(path) as file:
+        return hdf5.dataset(file, name, dtype, shape)[()]
+
+
+def test_what_is_written_is_read(path):
+    assert np.array_equal(read(path), np.arange(12.0).reshape(3, 4))
+    assert read(path, "names", "S", (2,)).tolist() == [b"a", "ä".encode()]
+    with hdf5.open_checked(path) as file:
+        assert hdf5.attribute(file, "size") == 7 and hdf5.attribute(file, "sides", (2,)).tolist() == [3, 4]
+        assert hdf5.attribute(file, "other") is None
+
+
+def test_equal_names_are_equal_lengths(path):
+    lengths = {}
+    with hdf5.open_checked(path) as file:
+        hdf5.dataset(file, "group/values", np.float64, ("M", 4), lengths)
+        assert lengths == {"M": 3}
+        with pytest.raises(FormatError, match=r"names: expected the shape \('M',\) = \(3,\), got \(2,\)"):
+            hdf5.dataset(file, "names", "S", ("M",), lengths)
+
+
+@pytest.mark.parametrize("name, dtype, shape, message", [
+    ("group", "f", (1,), "group: expected a chunked data set"), ("other", "f", (1,), "other: expected a data set"),
+    ("group/values", "S", ("M", "K"), "type bytes of fixed length, got float64"),
+    ("group/values", np.float32, ("M", "K"), "type float32, got float64"),
+    ("group/values", "f", ("M",), "expected the shape"), ("group/values", "f", (3, 5), r"\(3, 5\), got \(3, 4\)"),
+    ("names/x", "S", (2,), "expected a data set"), ("../names", "S", (2,), "expected a data set in the file itself"),
+])
+def test_another_data_set_than_expected_is_refused(path, name, dtype, shape, message):
+    with pytest.raises(FormatError, match=f"a.h5: .*{message}"):
+        read(path, name, dtype, shape)
+
+
+@pytest.mark.parametrize("value", ["text in a heap", np.ones(5), [[1, 2]], np.bytes_(b"x" * 65), h5py.Empty("f4"),
+                                   np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])])
+def test_other_attributes_are_refused(path, value):
+    with h5py.File(path, "r+") as file:
+        file.attrs["size"] = value
+    with hdf5.open_checked(path) as file, pytest.raises(FormatError, match="attribute size: expected numbers or bytes"):
+        hdf5.attribute(file, "size")
+
+
+def test_files_without_checksums_of_metadata_are_refused(tmp_path):
+    with h5py.File(tmp_path / "old.h5", "w", libver="earliest") as file:
+        hdf5.write(file, "group/values", np.ones((3, 4)))
+    with pytest.raises(FormatError, match="old.h5: expected an HDF5 file whose metadata has checksums"):
+        read(tmp_path / "old.h5")
+
+
+def bomb(path, unpacked):
+    """A file of zeros that unpack to so many bytes."""
+    with hdf5.create(path) as file:
+        size = min(unpacked // 8, 2**22)
+        packed = file.create_dataset("group/values", (unpacked // 8,), "f8", chunks=(size,), fletcher32=True,
+                                     compression="gzip", compression_opts=9, shuffle=True)
+        for i in range(0, unpacked // 8, size):
+            packed[i:i + size] = 0.0
+    return path
+
+
+def test_memory_is_bounded_before_reading(tmp_path):
+    """A file that claims more than its bytes can hold is refused without being unpacked, at once."""
+    path = bomb(tmp_path / "a.h5", 2**25)
+    honest = path.stat().st_size
+    assert honest < 2**25 / 900                                 # deflate at its best
+    with h5py.File(path, "r+") as file:
+        del file["group/values"]
+        file.create_dataset("group/values", (2**36,), "f8", chunks=(2**20,), fletcher32=True, shuffle=True,
+                            compression="gzip")[:2**20] = 0.0
+    start = time.perf_counter()
+    with pytest.raises(FormatError, match="549755813888 bytes by its shape .* more than the"):
+        read(path, shape=("N",))
+    assert time.perf_counter() - start < 1
+    assert peak_memory(lambda: pytest.raises(FormatError, read, path, shape=("N",))) < 2**23
+
+
+def test_what_passes_unpacks_to_no_more_than_the_stated_multiple(tmp_path):
+    path = bomb(tmp_path / "a.h5", 2**25)
+    assert peak_memory(lambda: read(path, shape=("N",))) < 2**24 + 2 * hdf5.DEFLATE_RATIO * path.stat().st_size
+
+
+def test_one_chunk_larger_than_the_data_is_refused(tmp_path):
+    with hdf5.create(tmp_path / "a.h5") as file:                # a gigabyte for three numbers, in a small file
+        lying = file.create_dataset("group/values", (3,), "f8", chunks=(2**27,), maxshape=(None,), fletcher32=True,
+                                    shuffle=True, compression="gzip")
+        lying.id.write_direct_chunk((0,), b"x" * 100)
+    assert peak_memory(lambda: pytest.raises(FormatError, read, tmp_path / "a.h5", shape=("N",))) < 2**23
+
+
+def test_the_systems_own_errors_pass(path, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.h5")
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path)
+    with open(path, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)                        # as a process that writes to it
+        with pytest.raises(OSError, match="lock"):
+            read(path)
+
+
+def test_links_are_not_followed(path, tmp_path):
+    shutil.copy(path, tmp_path / "other.h5")
+    for link in (h5py.ExternalLink("other.h5", "/group/values"), h5py.SoftLink("/names"), h5py.SoftLink("/nowhere")):
+        with h5py.File(path, "r+") as file:
+            del file["group/values"]
+            file["group/values"] = link
+        with pytest.raises(FormatError, match="group/values: expected a data set in the file itself"):
+            read(path)
+
+
+def test_a_gigantic_file_of_another_format_is_refused_at_once(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"")
+    os.truncate(tmp_path / "a.h5", 10**13)
+    with pytest.raises(FormatError, match="expected an HDF5 file"):
+        read(tmp_path / "a.h5")

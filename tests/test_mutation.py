@@ -1,0 +1,69 @@
+"""Damaged files of every format: the short run of mutation.py, and that it notices what it is for."""
+
+import dataclasses
+import os
+import signal
+import time
+
+import mutation
+import numpy as np
+import pytest
+
+FILES = 150
+
+
+@pytest.mark.parametrize("name", mutation.FORMATS)
+def test_damaged_files_are_refused_or_read_as_valid_data(name):
+    found = mutation.run(name, range(FILES))
+    assert len(found) == FILES and not mutation.failures(name, found)
+    refused = sum(outcome.startswith("refused") for outcome, _ in found.values())
+    assert refused > FILES / 3
+
+
+def reader(misbehave):
+    """The reader of .bin files, but it misbehaves on files whose last byte is odd."""
+    def read(path):
+        if path.name == "damaged" and path.stat().st_size and path.read_bytes()[-1] % 2:
+            misbehave()
+        return mutation.BIN.read(path)
+    return read
+
+
+def raise_key_error():
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize("misbehave, outcome", [
+    (lambda: os.kill(os.getpid(), signal.SIGKILL), "crash with exit code -9"), (lambda: time.sleep(60), "hang"),
+    (raise_key_error, "KeyError: 'x'"), (lambda: np.empty(2**40), "MemoryError")])
+def test_a_reader_that_crashes_hangs_or_raises_is_noticed(monkeypatch, misbehave, outcome):
+    monkeypatch.setattr(mutation, "SECONDS", 0.2)
+    monkeypatch.setitem(mutation.FORMATS, "bad", dataclasses.replace(mutation.BIN, read=reader(misbehave)))
+    found = mutation.run("bad", range(12))
+    bad = mutation.failures("bad", found)
+    assert len(found) == 12 and 0 < len(bad) < 12 and all(text.startswith(outcome) for text in bad.values())
+
+
+def test_other_data_in_spite_of_a_checksum_is_noticed(monkeypatch):
+    """A format without checksums that claims to have them."""
+    monkeypatch.setitem(mutation.FORMATS, "bad", dataclasses.replace(mutation.IDX, checked=True))
+    bad = mutation.failures("bad", mutation.run("bad", range(50)))
+    assert bad and set(bad.values()) == {"different"}
+
+
+def test_the_same_seed_damages_alike():
+    content, other = bytes(range(200)), bytes(200)
+    one, two, three = (mutation.mutate(content, other, [0, 50], np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one == two != three
+
+
+def test_lookup3_is_that_of_its_author():
+    assert mutation.lookup3(b"Four score and seven years ago") == 0x17770551    # driver5 of Bob Jenkins' lookup3.c
+
+
+def test_righted_checksums_are_accepted(tmp_path, rng):
+    """The attacker's file differs from the honest one in nothing but what was changed."""
+    for form, repair in ((mutation.PAIRED, mutation.repair_hdf5), (mutation.IMAGE, mutation.repair_png)):
+        form.make(tmp_path / "a", rng)
+        content = (tmp_path / "a").read_bytes()
+        assert repair(content) == content
