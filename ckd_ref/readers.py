@@ -213,8 +213,8 @@ def read_image(path):
             raise FormatError(f"expected one picture, got an animation of {image.n_frames}; save one of them")
         if image.format == "PNG":                               # decoding looks neither at checksums nor for an end
             _check_png(content)
-        elif (scans := content.count(b"\xff\xda")) > MAX_SCANS:
-            raise FormatError(f"expected at most {MAX_SCANS} scans of a progressive JPEG, got {scans}; save it anew")
+        else:
+            _check_jpeg(content)
         if image.mode.startswith("I"):                          # 16 bits of grey
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
@@ -222,6 +222,15 @@ def read_image(path):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.array(image.convert("RGB"))
+
+
+def _check_jpeg(content):
+    """Check what decoding finds late or never: that there is an end (ff d9), and no endless series of scans (ff da)."""
+    scans = content.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise FormatError(f"expected at most {MAX_SCANS} scans of a progressive JPEG, got {scans}; save it anew")
+    if b"\xff\xd9" not in content[content.rfind(b"\xff\xda"):]:
+        raise FormatError(f"cut off: {len(content)} bytes without the end of the image (ff d9); {FETCH}")
 
 
 def _check_png(content):
@@ -334,7 +343,7 @@ def _parse_mat(data, names):
         found[name] = values
     missing = [name for name in names if name not in found]
     if missing:
-        raise FormatError(f"expected the variables {', '.join(names)}, {', '.join(missing)} missing; "
+        raise FormatError(f"expected the variables {', '.join(names)}; missing: {', '.join(missing)}; "
                           "give recordings of CEP-DVS")
     return [(name, found[name]) for name in names]
 
@@ -371,9 +380,9 @@ def _unpack_mat(packed, order, place):
 
 def _whole_numbers(name, values):
     """A vector as int64, or a FormatError where a number is not whole or beyond 2^52."""
-    bad = ~((values >= -MAX_TIME_US) & (values <= MAX_TIME_US))
-    if values.dtype.kind == "f":
-        bad |= values != np.rint(values)
+    bad = ~((values >= -MAX_TIME_US) & (values <= MAX_TIME_US))             # NaN is neither
+    with np.errstate(invalid="ignore"):
+        bad |= values != np.trunc(values)
     if bad.any():
         i = int(bad.argmax())
         raise FormatError(f"{name}[{i}] = {values[i]}, expected whole numbers of at most {MAX_TIME_US} (ts in us)")

@@ -243,7 +243,7 @@ BAD_CHECKPOINTS = {
     "exchange": (exchange, "not those of one run"),
     "text": (no_json, "damaged"), "deep": (deep_json, "damaged"),
     "no configuration": (header(config=None), "config"), "no digest": (header(digest=None), "digest"),
-    "unknown option": (header(config={"colour": 1}), "colour"), "impossible option": (header(config={"T": 0}), "T >= 1"),
+    "unknown option": (header(config={"colour": 1}), "colour"), "bad option": (header(config={"T": 0}), "T >= 1"),
     "option of another type": (header(config={"epochs": "many"}), "damaged"),
     "claim": (header(config=HUGE), "trainable numbers, more than the file holds"),
     "classes": (header(classes=[1, 2]), "expected class names"), "one class": (header(classes=["a"]), "2 classes"),
@@ -320,7 +320,7 @@ def test_logits_of_other_classes_are_refused(data, logits, tmp_path):
 
 @pytest.mark.parametrize("change, match", [
     (lambda values: values[:-1], "logits: expected the shape"), (lambda values: values.astype(int), "floating point"),
-    (lambda values: values * np.nan, "finite teacher logits"), (lambda values: values * 1e300, "finite teacher logits")])
+    (lambda values: values * np.nan, "finite teacher"), (lambda values: values * 1e300, "finite teacher")])
 def test_unusable_logits_are_refused(data, logits, tmp_path, change, match):
     with np.errstate(over="ignore"):
         save_logits(tmp_path / "l.h5", change(logits.astype(np.float64)), data.classes)
