@@ -1,15 +1,26 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and locks that keep a second process out."""
 
 import contextlib
 import os
 import pathlib
+import platform
+import shlex
+import sys
+import textwrap
+import time
+
+try:
+    import fcntl
+except ImportError:                                            # Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
 def written_whole(path):
     """Yield a temporary name to write to; when the block ends its file becomes `path`, replacing what was there.
 
-    If the block raises, the temporary file is removed and `path` is left alone.
+    If the block raises, the temporary file is removed and `path` is left alone. What a killed process left behind is
+    overwritten by the next one that writes the same path.
 
     Parameters
     ----------
@@ -18,15 +29,97 @@ def written_whole(path):
     Yields
     ------
     temporary : pathlib.Path, in the same folder.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process is writing `path`.
     """
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into; make it first")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
+    with locked(temporary):
+        try:
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())                     # the bytes first, then the name
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder):
+    """Return when the names in a folder are on the disk, so that a power cut does not bring older ones back."""
+    if os.name == "posix":                                     # others cannot open a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path, wait=False):
+    """Keep other processes out of a folder or a file while the block runs.
+
+    The lock is a file that names its holder: ``.lock`` in the folder, or ``.NAME.lock`` beside the file. The system
+    frees it when the holder ends, however it ends (flock), so what a killed process left does not count. Without
+    flock (Windows) it counts until somebody deletes it. All who use a path have to lock it: nothing else is prevented.
+    A process locks a path once, not again inside; processes that it forks meanwhile hold the lock with it, those that
+    it spawns do not.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder, or a file, which need not exist, in a folder that does.
+    wait : bool
+        Wait for the other process instead of raising.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds the lock; says which.
+    OSError
+        The lock cannot be written.
+    """
+    path = pathlib.Path(path)
+    lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+    while (file := _take(lock)) is None:
+        with contextlib.suppress(FileNotFoundError):           # the holder has just ended: try again
+            holder = lock.read_text(errors="replace") or "another process"
+            if not wait:
+                remedy = "wait until it ends, or choose another name" + (
+                    "" if fcntl else f"; if it has ended, delete {lock}")
+                raise BlockingIOError(f"{path} is in use by {holder}; {remedy}")
+        time.sleep(0.05)
     try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())                         # the bytes first, then the name
-        os.replace(temporary, path)
+        command = textwrap.shorten(shlex.join(sys.orig_argv), 200)
+        file.write(f"process {os.getpid()} on {platform.node()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}: "
+                   f"{command}".encode(errors="replace"))
+        if not fcntl:
+            file.close()                                       # an open file could not be removed
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)                           # before it is freed, or it might be the next one's
+        file.close()
+
+
+def _take(lock):
+    """The file of a lock that is ours now, or None."""
+    if not fcntl:
+        with contextlib.suppress(FileExistsError):
+            return open(lock, "xb", buffering=0)
+        return None
+    file = open(lock, "ab", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))         # not one that its holder has removed
+    except (BlockingIOError, FileNotFoundError):
+        ours = False
+    if not ours:
+        file.close()
+        return None
+    file.truncate(0)
+    return file
