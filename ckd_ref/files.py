@@ -1,6 +1,8 @@
 """Files that are there as a whole or not at all, and locks that keep a second process out."""
 
 import contextlib
+import errno
+import io
 import os
 import pathlib
 import platform
@@ -9,14 +11,19 @@ import sys
 import textwrap
 import time
 
+import h5py
+
 try:
     import fcntl
 except ImportError:                                            # Windows
     fcntl = None
 
 
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+
+
 @contextlib.contextmanager
-def written_whole(path):
+def written_whole(path, previous=None):
     """Yield a temporary name to write to; when the block ends its file becomes `path`, replacing what was there.
 
     If the block raises, the temporary file is removed and `path` is left alone. What a killed process left behind is
@@ -25,6 +32,8 @@ def written_whole(path):
     Parameters
     ----------
     path : path-like, in a folder that exists
+    previous : path-like, optional
+        A name in the same folder for what was there. A process killed at the end may leave it without a new `path`.
 
     Yields
     ------
@@ -34,6 +43,8 @@ def written_whole(path):
     ------
     BlockingIOError
         Another process is writing `path`.
+    OSError
+        The disk is full.
     """
     path = pathlib.Path(path)
     if not path.parent.is_dir():
@@ -44,10 +55,51 @@ def written_whole(path):
             yield temporary
             with open(temporary, "rb+") as written:
                 os.fsync(written.fileno())                     # the bytes first, then the name
+            if previous and path.exists():
+                os.replace(path, previous)
             os.replace(temporary, path)
             sync_folder(path.parent)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            problem = f"{os.strerror(error.errno)}; what was there before is kept, make room and start again"
+            raise OSError(error.errno, problem, str(path)) from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_hdf5(path, previous=None):
+    """Like `written_whole`, but yield an HDF5 file open for writing, in a version whose metadata carries checksums."""
+    with written_whole(path, previous) as temporary, _TakesAll(temporary, "w+") as target:
+        try:
+            with h5py.File(target, "w", libver="v110") as file:
+                yield file
+        finally:
+            if target.error:
+                raise target.error
+
+
+class _TakesAll(io.FileIO):
+    """A file whose writes never fail, with the first `error` kept for later: HDF5 crashes when a write fails."""
+
+    error = None
+
+    def write(self, data):
+        rest = memoryview(data).cast("B")
+        try:
+            while rest and not self.error:
+                rest = rest[super().write(rest):]              # a disk that fills up takes a part first
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size
 
 
 def sync_folder(folder):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import pathlib
+import warnings
 
 import h5py
 import numpy as np
 
 from .events import FormatError
-from .files import written_whole
+from .files import written_hdf5
 from .models import STAGES, VGGSNN
 from .optim import init_moments
 
@@ -81,7 +83,12 @@ class Config:
 
 @dataclasses.dataclass
 class Run:
-    """A training run after `epoch` epochs: all that is needed to go on, and the log so far."""
+    """A training run after `epoch` epochs and some batches: all that is needed to go on, and the log so far.
+
+    `rows` has the losses of the batches since the last whole epoch, `history` one dict per epoch. `inputs` tells what
+    the run was trained on. `seconds`, how long it took up to every save, is not part of its checkpoint, whose bytes
+    are the same each time.
+    """
 
     params: dict
     state: dict
@@ -89,16 +96,21 @@ class Run:
     rng: np.random.Generator
     epoch: int = 0
     history: list = dataclasses.field(default_factory=list)
+    rows: list = dataclasses.field(default_factory=list)
+    inputs: dict = dataclasses.field(default_factory=dict)
+    seconds: list = dataclasses.field(default_factory=list)
 
 
 def save_checkpoint(path, run, config, classes):
-    """Write a run so that it can go on or be evaluated; the file appears when it is complete."""
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    """Write a run so that it can go on or be evaluated; the file appears when it is complete, the last one is kept."""
+    with written_hdf5(path, previous=_previous(path)) as file:
         file.attrs["config"] = json.dumps(dataclasses.asdict(config))
         file.attrs["classes"] = json.dumps(classes)
         file.attrs["rng"] = json.dumps(run.rng.bit_generator.state)
         file.attrs["epoch"] = run.epoch
         file["history"] = json.dumps(run.history)
+        file["rows"] = json.dumps(run.rows)
+        file.attrs["inputs"] = json.dumps(run.inputs)
         for group, tree in _trees(run).items():
             for name, array in tree.items():
                 file.create_dataset(f"{group}/{name}", data=array)
@@ -119,7 +131,8 @@ def load_checkpoint(path):
             rng = np.random.default_rng()
             rng.bit_generator.state = json.loads(file.attrs["rng"])
             empty, state = config.model(len(classes)).init(np.random.default_rng(0))
-            run = Run(empty, state, init_moments(empty), rng, int(file.attrs["epoch"]), json.loads(file["history"][()]))
+            run = Run(empty, state, init_moments(empty), rng, int(file.attrs["epoch"]), json.loads(file["history"][()]),
+                      json.loads(file["rows"][()]), json.loads(file.attrs["inputs"]))
             trees = {group: {name: _read_array(file, f"{group}/{name}", array) for name, array in tree.items()}
                      for group, tree in _trees(run).items()}
     except (KeyError, OSError, TypeError, ValueError) as error:
@@ -127,6 +140,31 @@ def load_checkpoint(path):
     run.params, run.state = trees["params"], trees["state"]
     run.moments = {name: (trees["first"][name], trees["second"][name]) for name in run.params}
     return run, config, classes
+
+
+def load_latest(path):
+    """What `load_checkpoint` reads from `path`, or if that is missing or damaged from the one before; None at first.
+
+    Raises
+    ------
+    FormatError
+        Damage, and nothing to fall back on.
+    """
+    path, previous = pathlib.Path(path), _previous(path)
+    if not path.exists():
+        return load_checkpoint(previous) if previous.exists() else None
+    try:
+        return load_checkpoint(path)
+    except FormatError as error:
+        if not previous.exists():
+            raise
+        loaded = load_checkpoint(previous)
+        warnings.warn(f"{error}; going on from {previous.name}, after epoch {loaded[0].epoch}", stacklevel=2)
+        return loaded
+
+
+def _previous(path):
+    return pathlib.Path(path).with_suffix(".previous.h5")
 
 
 def _trees(run):
