@@ -148,8 +148,9 @@ def locked(path, wait=False):
         time.sleep(0.05)
     try:
         command = textwrap.shorten(shlex.join(sys.orig_argv), 200)
-        file.write(f"process {os.getpid()} on {platform.node()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}: "
-                   f"{command}".encode(errors="replace"))
+        holder = f"process {os.getpid()} on {platform.node()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}: {command}"
+        with contextlib.suppress(OSError):                     # on a full disk it holds without saying so
+            file.write(holder.encode(errors="replace"))
         if not fcntl:
             file.close()                                       # an open file could not be removed
         yield
