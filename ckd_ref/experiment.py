@@ -14,7 +14,7 @@ from scipy import stats
 
 from . import glyphs, plots
 from .data import open_paired
-from .files import locked, written_whole
+from .files import locked, remove_leftovers, written_whole
 from .runs import METHODS
 from .teacher import load_logits, save_logits, train_teacher
 from .training import train
@@ -60,6 +60,7 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        remove_leftovers(folder)
         numbers = range(config.seed, config.seed + seeds)
         paths = {seed: data or glyphs.cached(seed=seed) for seed in numbers}
         with open_paired(paths[config.seed]) as first:

@@ -159,6 +159,14 @@ def locked(path, wait=False):
         file.close()
 
 
+def remove_leftovers(folder):
+    """Remove what killed processes have left in a folder of files that they were writing."""
+    for lock in pathlib.Path(folder).glob("..*.tmp.lock"):
+        temporary = lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
+        with contextlib.suppress(BlockingIOError), locked(temporary):           # a living process keeps its own
+            temporary.unlink(missing_ok=True)
+
+
 def _take(lock):
     """The file of a lock that is ours now, or None."""
     if not fcntl:

@@ -16,7 +16,7 @@ from autograd.tracer import getval
 from .batches import random_crop, replace_static, replacement_mask, sample_pairs
 from .color import value_frames
 from .events import FormatError
-from .files import locked, written_whole
+from .files import locked, remove_leftovers, written_whole
 from .losses import ckd_loss, tet_loss
 from .models import predict
 from .optim import adamw, init_moments
@@ -102,6 +102,7 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0,
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
+        remove_leftovers(folder)
         return _train(data, config, folder, teacher_logits, progress, line, stop)
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ckd_ref import files
-from ckd_ref.files import locked, written_whole
+from ckd_ref.files import locked, remove_leftovers, written_whole
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
@@ -55,9 +55,9 @@ with locked(sys.argv[1]):
 
 
 @contextlib.contextmanager
-def held_elsewhere(path):
-    """A process that holds the lock of `path`."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as process:
+def held_elsewhere(path, script=HOLD):
+    """A process that holds the lock of `path`, or that runs another script."""
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
             yield process
@@ -116,6 +116,28 @@ def test_at_most_one_process_is_inside(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", COUNT, str(tmp_path)]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert (tmp_path / "n").read_text() == "150"
+
+
+WRITE = """
+import sys, time
+from ckd_ref.files import written_whole
+with written_whole(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_leftovers_of_killed_processes_are_removed_but_not_the_work_of_living_ones(tmp_path):
+    with held_elsewhere(tmp_path / "a.txt", WRITE) as writer:
+        names = {file.name for file in tmp_path.iterdir()}
+        assert names == {".a.txt.tmp", "..a.txt.tmp.lock"}
+        remove_leftovers(tmp_path)
+        assert {file.name for file in tmp_path.iterdir()} == names
+        writer.kill()
+        writer.wait()
+        remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
