@@ -62,7 +62,7 @@ def written_whole(path, previous=None):
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            problem = f"{os.strerror(error.errno)}; what was there before is kept, make room and start again"
+            problem = f"{os.strerror(error.errno)}; what was there before is kept; make room and try again"
             raise OSError(error.errno, problem, str(path)) from None
         finally:
             temporary.unlink(missing_ok=True)

@@ -207,7 +207,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint(data, path, tmp_p
     code = main(["train", str(path), "--method", "snn", "--out", str(tmp_path), *FLAGS])
     small_disk(resource.RLIM_INFINITY)
     error = capsys.readouterr().err.strip().rsplit("\n", 1)[-1].rsplit("\r", 1)[-1]
-    assert code == 2 and "File too large; what was there before is kept, make room" in error
+    assert code == 2 and "File too large; what was there before is kept; make room" in error
     after = contents(tmp_path, [file.name for file in tmp_path.iterdir()])
     assert after.keys() == before.keys()
     assert all(after[name] == before[name] for name in SAME[:2])
