@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import shlex
 import sys
 
 import numpy as np
 
+from .files import locked
 from .runs import Config, load_checkpoint
 from .teacher import load_logits, save_logits, train_teacher
 from .training import classify, train
@@ -26,8 +28,9 @@ def main(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"ckd_ref: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ckd_ref: stopped; the same command goes on after the last finished epoch", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"ckd_ref: {stopped or 'stopped'}; the same command goes on from there: "
+              f"{shlex.join(['python', '-m', 'ckd_ref', *argv])}", file=sys.stderr)
         return 130
     return 0
 
@@ -92,7 +95,8 @@ def _train(args):
             path = args.teacher or args.out / "teacher.h5"
             if not args.teacher and not path.exists():
                 args.out.mkdir(parents=True, exist_ok=True)
-                save_logits(path, train_teacher(data, config.seed), data.classes)
+                with locked(path):
+                    save_logits(path, train_teacher(data, config.seed), data.classes)
             logits = load_logits(path, data)
         run = train(data, config, args.out, logits)
     plots.learning_curves(args.out / "curves.png", {config.method: [run.history]})
@@ -112,7 +116,7 @@ def _evaluate(args):
         frames = data.frames(test, config.T, config.size)
         right = classify(config.model(len(classes)), run, frames) == data.event_label[test]
     print(f"{args.checkpoint}: {np.mean(right):.1%} of {len(test)} test recordings "
-          f"({config.method}, after {run.epoch} epochs)")
+          f"({config.method}, after {run.epoch} epochs{f' and {len(run.rows)} batches' if run.rows else ''})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Paired data: images and event recordings of the same classes in one HDF5 file."""
 
 import contextlib
+import hashlib
 import pathlib
 
 import h5py
@@ -8,7 +9,7 @@ import numpy as np
 
 from . import hdf5
 from .events import EVENT_DTYPE, FormatError, bin_events, check_events, check_sensor_size, naming, resize_frames
-from .files import written_whole
+from .files import written_hdf5
 
 FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
 
@@ -84,8 +85,7 @@ class PairedWriter:
 
     def __enter__(self):
         with contextlib.ExitStack() as exits:
-            temporary = exits.enter_context(written_whole(self.path))
-            file = exits.enter_context(hdf5.create(temporary))
+            file = exits.enter_context(written_hdf5(self.path))
             file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size)
             for name in STREAMED:
                 dtype, (_, *sample) = LAYOUT[name]
@@ -198,6 +198,17 @@ class PairedData:
 
     def close(self):
         self._file.close()
+
+    def digest(self):
+        """SHA-256, as text, of all but the pixels and events: classes, sizes, labels, identities, splits, offsets.
+
+        Files of other samples or of other recordings differ in it, for lengths of recordings hardly ever agree.
+        """
+        digest = hashlib.sha256(repr((self.classes, self.sensor_size, self.image_size)).encode())
+        for column in (self.image_label, self.image_identity, self.image_split, self.event_label, self.event_identity,
+                       self.event_split, self._offsets):
+            digest.update(len(column).to_bytes(8) + column.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def images_in(self, split):
         """(n,) int64 positions of the images of a pool, by its name."""

@@ -6,13 +6,15 @@ import math
 import multiprocessing
 import os
 import pathlib
+import signal
+import threading
 import time
 
 from scipy import stats
 
 from . import glyphs, plots
 from .data import open_paired
-from .files import written_whole
+from .files import locked, remove_leftovers, written_whole
 from .runs import METHODS
 from .teacher import load_logits, save_logits, train_teacher
 from .training import train
@@ -22,7 +24,8 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     """Train every method with the same data, draws and number of batches, once per seed.
 
     Runs go side by side in processes of one BLAS thread each, so their bits do not depend on `workers`. What is
-    finished in `folder` is not done again.
+    finished in `folder` is not done again. On Ctrl-C, or when one of them fails, the others save after their batch
+    and stop.
 
     Parameters
     ----------
@@ -42,45 +45,78 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     Returns
     -------
     table : str, Markdown
+
+    Raises
+    ------
+    ValueError, FormatError, BlockingIOError, FloatingPointError
+        As `training.train`; the lock is of the whole folder.
+    ChildProcessError
+        A process was killed.
+    KeyboardInterrupt
+        Stopped; what was done is saved.
     """
     if seeds < 1 or workers < 1:
         raise ValueError(f"expected at least one seed and one worker, got {seeds} and {workers}")
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = range(config.seed, config.seed + seeds)
-    paths = {seed: data or glyphs.cached(seed=seed) for seed in numbers}
-    with open_paired(paths[config.seed]) as first:
-        plots.samples(folder / "samples.png", first, config.T, config.size)
-        described = describe(first)
+    with locked(folder):
+        remove_leftovers(folder)
+        numbers = range(config.seed, config.seed + seeds)
+        paths = {seed: data or glyphs.cached(seed=seed) for seed in numbers}
+        with open_paired(paths[config.seed]) as first:
+            plots.samples(folder / "samples.png", first, config.T, config.size)
+            described = describe(first)
+        histories, seconds, teachers = _train_all(paths, config, folder, teacher, workers)
+        text = table(histories, seconds, teachers, described, config)
+        with written_whole(folder / "table.md") as temporary:
+            temporary.write_text(text)
+        plots.learning_curves(folder / "curves.png", histories)
+    return text
 
+
+def _train_all(paths, config, folder, teacher, workers):
+    """Histories and seconds of the runs by method, and of each teacher the accuracy and seconds; one per seed."""
     def submit(method, seed, logits=None):
         chosen = dataclasses.replace(config, method=method, seed=seed)
         runs[method, seed] = pool.submit(_student, paths[seed], chosen, folder / f"{method}-seed{seed}", logits)
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")         # for the processes: more would fight for the cores
     context, runs = multiprocessing.get_context("spawn"), {}
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _share_screen, (context.RLock(),))
+    stop = context.Event()
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (context.RLock(), stop))
     try:
-        teachers = {seed: pool.submit(_teacher, paths[seed], seed, folder, teacher) for seed in numbers}
-        for seed in numbers:                                   # what needs no teacher does not wait for it
+        teachers = {seed: pool.submit(_teacher, path, seed, folder, teacher) for seed, path in paths.items()}
+        for seed in paths:                                     # what needs no teacher does not wait for it
             for method in METHODS[:2]:
                 submit(method, seed)
-        for seed in numbers:
+        for seed in paths:
             submit("ckd", seed, teachers[seed].result()[0])
-        histories = {method: [runs[method, seed].result() for seed in numbers] for method in METHODS}
+        results = {method: [runs[method, seed].result() for seed in paths] for method in METHODS}
+    except concurrent.futures.process.BrokenProcessPool:
+        raise ChildProcessError("a process of the comparison was killed, perhaps for want of memory; the same command "
+                                "goes on, --workers 1 needs the least") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; every run is saved") from None
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
-    text = table(histories, [teachers[seed].result()[1:] for seed in numbers], described, config)
-    with written_whole(folder / "table.md") as temporary:
-        temporary.write_text(text)
-    plots.learning_curves(folder / "curves.png", histories)
-    return text
+    histories, seconds = ({method: [pair[k] for pair in pairs] for method, pairs in results.items()} for k in (0, 1))
+    return histories, seconds, [teachers[seed].result()[1:] for seed in paths]
 
 
-def _share_screen(lock):
+def _start_worker(screen, stop):
+    """Make this process end with its parent, however that ends, and stop when it says so: Ctrl-C reaches both."""
     from tqdm import tqdm
 
-    tqdm.set_lock(lock)
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)                                            # files are whole or not at all
+
+    tqdm.set_lock(screen)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    global _stop
+    _stop = stop.is_set
 
 
 def _teacher(path, seed, folder, given):
@@ -89,17 +125,18 @@ def _teacher(path, seed, folder, given):
     logits_path = pathlib.Path(given) if given else folder / f"teacher-seed{seed}.h5"
     with open_paired(path) as data:
         if not given and not logits_path.exists():
-            save_logits(logits_path, train_teacher(data, seed), data.classes)
+            save_logits(logits_path, train_teacher(data, seed, stop=_stop), data.classes)
         logits, test = load_logits(logits_path, data), data.images_in("test")
         accuracy = float((logits[test].argmax(-1) == data.image_label[test]).mean())
     return logits_path, accuracy, time.perf_counter() - start
 
 
 def _student(path, config, folder, logits_path):
-    """History of one run."""
+    """History of one run, and the seconds it took."""
     with open_paired(path) as data:
         logits = load_logits(logits_path, data) if logits_path else None
-        return train(data, config, folder, logits, line=1 + METHODS.index(config.method)).history
+        run = train(data, config, folder, logits, line=1 + METHODS.index(config.method), stop=_stop)
+    return run.history, sum(row["seconds"] for row in run.seconds)
 
 
 def describe(data):
@@ -109,7 +146,7 @@ def describe(data):
             f"{len(data.recordings_in('train'))} train, {len(data.recordings_in('test'))} test")
 
 
-def table(histories, teachers, described, config):
+def table(histories, seconds, teachers, described, config):
     """The results in Markdown: mean over the seeds, and from two seeds on 95 % intervals and paired tests."""
     seeds = len(teachers)
     lines = [f"{described}.", f"{config.epochs} epochs of {config.batches} batches of {config.batch}; network "
@@ -121,8 +158,7 @@ def table(histories, teachers, described, config):
     for method, runs in histories.items():
         best = [max(row["accuracy_test"] for row in h) for h in runs]
         difference = "" if method == "snn" else _paired(final[method], final["snn"])
-        spent = [sum(row["seconds"] for row in h) for h in runs]
-        lines.append(f"| {method} | {_percent(final[method])} | {_percent(best)} | {difference} | {_seconds(spent)} |")
+        lines.append(f"| {method} | {_percent(final[method])} | {_percent(best)} | {difference} | {_seconds(seconds[method])} |")
     return "\n".join(lines) + "\n"
 
 

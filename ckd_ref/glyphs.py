@@ -16,6 +16,7 @@ import numpy as np
 from .camera import Camera, Saccades, record, rgb_to_luminance
 from .data import PairedWriter
 from .events import resize_frames
+from .files import locked
 
 GLYPHS = {
     "airplane": "\N{AIRPLANE}",
@@ -288,7 +289,9 @@ def cached(folder=None, seed=0, teacher=200, static=30, events=5, test=40, size=
                                 f"-size{size}-{look:08x}.h5")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build(path, seed, teacher, static, events, test, size, difficulty, progress)
+        with locked(path, wait=True):
+            if not path.exists():                              # another process may have built it by now
+                build(path, seed, teacher, static, events, test, size, difficulty, progress)
     return path
 
 

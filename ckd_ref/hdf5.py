@@ -1,4 +1,4 @@
-"""HDF5 files with checksums everywhere: how they are written, and the gate through which they are read."""
+"""HDF5 files with checksums everywhere: how data sets are written, and the gate through which they are read."""
 
 import itertools
 import math
@@ -14,11 +14,6 @@ DEFLATE_RATIO = 1032
 REMAKE = "make the file again"
 
 _KINDS = {"S": "bytes of fixed length", "f": "floating point"}
-
-
-def create(path):
-    """A new file to write to, of the layout whose metadata has checksums (HDF5 1.10)."""
-    return h5py.File(path, "w", libver="v110")
 
 
 def write(file, name, values, **options):

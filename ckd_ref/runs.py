@@ -3,12 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import pathlib
+import warnings
 
 import numpy as np
 
 from . import hdf5
 from .events import FormatError, naming
-from .files import written_whole
+from .files import written_hdf5
 from .models import STAGES, VGGSNN
 from .optim import init_moments
 
@@ -82,7 +84,12 @@ class Config:
 
 @dataclasses.dataclass
 class Run:
-    """A training run after `epoch` epochs: all that is needed to go on, and the log so far."""
+    """A training run after `epoch` epochs and some batches: all that is needed to go on, and the log so far.
+
+    `rows` has the losses of the batches since the last whole epoch, `history` one dict per epoch. `inputs` tells what
+    the run was trained on. `seconds`, how long it took up to every save, is not part of its checkpoint, whose bytes
+    are the same each time.
+    """
 
     params: dict
     state: dict
@@ -90,13 +97,17 @@ class Run:
     rng: np.random.Generator
     epoch: int = 0
     history: list = dataclasses.field(default_factory=list)
+    rows: list = dataclasses.field(default_factory=list)
+    inputs: dict = dataclasses.field(default_factory=dict)
+    seconds: list = dataclasses.field(default_factory=list)
 
 
 def save_checkpoint(path, run, config, classes):
-    """Write a run so that it can go on or be evaluated; the file appears when it is complete."""
+    """Write a run so that it can go on or be evaluated; the file appears when it is complete, the last one is kept."""
     header = {"config": dataclasses.asdict(config), "classes": classes, "rng": run.rng.bit_generator.state,
-              "epoch": run.epoch, "history": run.history, "digest": _digest(_trees(run))}
-    with written_whole(path) as temporary, hdf5.create(temporary) as file:
+              "epoch": run.epoch, "history": run.history, "rows": run.rows, "inputs": run.inputs,
+              "digest": _digest(_trees(run))}
+    with written_hdf5(path, previous=_previous(path)) as file:
         hdf5.write(file, "header", np.frombuffer(json.dumps(header).encode(), np.uint8))     # text has no checksum
         for group, tree in _trees(run).items():
             for name, array in tree.items():
@@ -127,7 +138,8 @@ def load_checkpoint(path):
         rng = np.random.default_rng()
         rng.bit_generator.state = header["rng"]
         params, state = model.init(np.random.default_rng(0))
-        run = Run(params, state, init_moments(params), rng, header["epoch"], history)
+        run = Run(params, state, init_moments(params), rng, header["epoch"], history,
+                  header["rows"], header["inputs"])
         trees = {group: {name: hdf5.dataset(file, f"{group}/{name}", array.dtype, array.shape)[()]
                          for name, array in tree.items()} for group, tree in _trees(run).items()}
         if _digest(trees) != header["digest"]:
@@ -135,6 +147,31 @@ def load_checkpoint(path):
     run.params, run.state = trees["params"], trees["state"]
     run.moments = {name: (trees["first"][name], trees["second"][name]) for name in run.params}
     return run, config, classes
+
+
+def load_latest(path):
+    """What `load_checkpoint` reads from `path`, or if that is missing or damaged from the one before; None at first.
+
+    Raises
+    ------
+    FormatError
+        Damage, and nothing to fall back on.
+    """
+    path, previous = pathlib.Path(path), _previous(path)
+    if not path.exists():
+        return load_checkpoint(previous) if previous.exists() else None
+    try:
+        return load_checkpoint(path)
+    except FormatError as error:
+        if not previous.exists():
+            raise
+        loaded = load_checkpoint(previous)
+        warnings.warn(f"{error}; going on from {previous.name}, after epoch {loaded[0].epoch}", stacklevel=2)
+        return loaded
+
+
+def _previous(path):
+    return pathlib.Path(path).with_suffix(".previous.h5")
 
 
 def _trees(run):

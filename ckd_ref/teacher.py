@@ -7,14 +7,14 @@ from . import hdf5
 from .batches import random_crop
 from .color import rgb_to_hsv
 from .events import FormatError, naming
-from .files import written_whole
+from .files import written_hdf5
 from .losses import cross_entropy
 from .models import Teacher
 from .optim import adamw, init_moments
 from .schedules import learning_rate
 
 
-def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progress=True):
+def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progress=True, stop=None):
     """Train the small teacher on the images of the pools `teacher` and `static`, and ask it about all images.
 
     Parameters
@@ -23,6 +23,8 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
     seed, epochs, batch, rate, padding
         As in `Config`.
     progress : bool
+    stop : function, optional
+        Asked before every batch; ends the training by KeyboardInterrupt when it says True.
 
     Returns
     -------
@@ -41,6 +43,8 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
         for epoch in range(epochs):
             order = rng.permutation(pool)
             for index in range(batches):
+                if stop and stop():
+                    raise KeyboardInterrupt("stopped in the training of the teacher")
                 chosen = order[index * batch:(index + 1) * batch]
                 images = random_crop(hsv[None, chosen], padding, rng)[0]
                 after = {}
@@ -61,7 +65,7 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
 
 def save_logits(path, logits, classes):
     """Write a teacher's logits (M, K) and its class names to an HDF5 file."""
-    with written_whole(path) as temporary, hdf5.create(temporary) as file:
+    with written_hdf5(path) as file:
         hdf5.write(file, "logits", logits)
         hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
 

@@ -1,8 +1,12 @@
 """Training and evaluation of the student by three methods (Sec. III)."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
+import signal
+import threading
 import time
 
 import autograd.numpy as np
@@ -12,11 +16,11 @@ from autograd.tracer import getval
 from .batches import random_crop, replace_static, replacement_mask, sample_pairs
 from .color import value_frames
 from .events import FormatError
-from .files import written_whole
+from .files import locked, remove_leftovers, written_whole
 from .losses import ckd_loss, tet_loss
 from .models import predict
 from .optim import adamw, init_moments
-from .runs import Config, Run, load_checkpoint, save_checkpoint
+from .runs import Config, Run, load_latest, save_checkpoint
 from .schedules import learning_rate, phase_weight, replacement_probability
 from .teacher import check_logits
 
@@ -53,7 +57,7 @@ class Pairs:
         return Batch(static, events, self.event_label[i], None if self.logits is None else self.logits[j])
 
 
-def train(data, config, folder=None, teacher_logits=None, progress=True, line=0):
+def train(data, config, folder=None, teacher_logits=None, progress=True, line=0, stop=None):
     """Train a student, or go on with a run that was interrupted.
 
     Parameters
@@ -61,14 +65,18 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0)
     data : data.PairedData
     config : Config
     folder : path, optional
-        Gets ``checkpoint.h5`` and ``log.jsonl`` after every epoch. If a checkpoint is there, the run goes on from it
-        and ends with the same bits as one that was never interrupted (same machine, one BLAS thread).
+        Gets ``checkpoint.h5``, the one before it, ``log.jsonl`` and ``times.jsonl`` after every epoch, and is locked
+        meanwhile. If a checkpoint is there, the run goes on from it and ends with the same bits as one that was never
+        interrupted (same machine, one BLAS thread).
     teacher_logits : (M, K) array, optional
         For every image of `data`; `ckd` needs them.
     progress : bool
         Show a progress bar with the parts of the loss.
     line : int
         Its line on the screen, for runs side by side.
+    stop : function, optional
+        Asked before every batch; when it says True the run is saved and ends. Default: whether Ctrl-C was pressed,
+        if there is a folder to save to.
 
     Returns
     -------
@@ -81,45 +89,80 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0)
     ValueError
         No teacher logits for `ckd`, or logits that do not fit the images.
     FormatError
-        A checkpoint of another configuration.
+        A checkpoint of another configuration, data set or teacher, or a damaged one without a predecessor.
+    BlockingIOError
+        Another process is using the folder.
     FloatingPointError
-        A loss that is not finite, with epoch, batch and part.
+        A loss, parameter or statistic that is not finite, with epoch, batch and name. Checkpoints stay as they are.
+    KeyboardInterrupt
+        Stopped; what was done is saved.
     """
+    if not folder:
+        return _train(data, config, None, teacher_logits, progress, line, stop or (lambda: False))
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
+        remove_leftovers(folder)
+        return _train(data, config, folder, teacher_logits, progress, line, stop)
+
+
+@contextlib.contextmanager
+def ctrl_c():
+    """Yield a function that says whether Ctrl-C was pressed since; pressed again, it interrupts at once as usual."""
+    pressed = threading.Event()
+
+    def note(*_):
+        signal.signal(signal.SIGINT, before)
+        pressed.set()
+
+    if threading.current_thread() is not threading.main_thread():              # only that one is told of Ctrl-C
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _train(data, config, folder, teacher_logits, progress, line, stop):
     from tqdm import tqdm
 
     net, pairs = config.model(len(data.classes)), Pairs(data, config, teacher_logits)
     test = data.recordings_in("test")
     test_frames, test_labels = data.frames(test, config.T, config.size), data.event_label[test]
-    if folder:
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    run = _resume_or_start(net, config, folder)
-    with tqdm(total=config.epochs * config.batches, initial=run.epoch * config.batches, desc=config.method,
-              disable=not progress, position=line, leave=None, unit="batch") as bar:
+    run = _resume_or_start(net, config, folder, _inputs(data, config, teacher_logits))
+    done = run.epoch * config.batches + len(run.rows)
+    with tqdm(total=config.epochs * config.batches, initial=done, desc=config.method, disable=not progress,
+              position=line, leave=None, unit="batch") as bar:
         for epoch in range(run.epoch, config.epochs):
-            start, rows = time.perf_counter(), []
+            start = time.perf_counter()
             rate = learning_rate(epoch, config.epochs, config.rate, config.warmup)
             gamma = float(phase_weight(epoch, config.switch, config.slope))
-            for index in range(config.batches):
+            for index in range(len(run.rows), config.batches):
+                if stop():
+                    _save(folder, run, config, data.classes, epoch, time.perf_counter() - start)
+                    raise KeyboardInterrupt(f"stopped in epoch {epoch} before batch {index}")
                 probability = replacement_probability(index, epoch, config.batches, config.epochs)
                 batch = pairs.draw(probability, run.rng)
                 try:
-                    rows.append(train_step(net, run, batch, config, rate, gamma, epoch * config.batches + index + 1))
+                    row = train_step(net, run, batch, config, rate, gamma, epoch * config.batches + index + 1)
+                    _check_finite(run)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"epoch {epoch}, batch {index}: {error}") from None
-                bar.set_postfix({name: f"{value:.3f}" for name, value in rows[-1].items()})
+                run.rows.append(row)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
                 bar.update()
             accuracy = np.mean(classify(net, run, test_frames) == test_labels)
-            run.epoch = epoch + 1
             run.history.append({
-                "epoch": epoch, "rate": rate, "replacement": probability, "gamma": gamma,
-                **{name: sum(row[name] for row in rows) / len(rows) for name in rows[0]},
-                "theta": [float(value) for value in run.params["theta"]],
-                "accuracy_test": float(accuracy), "seconds": time.perf_counter() - start,
+                "epoch": epoch, "rate": rate,
+                "replacement": replacement_probability(config.batches - 1, epoch, config.batches, config.epochs),
+                "gamma": gamma,
+                **{name: sum(row[name] for row in run.rows) / len(run.rows) for name in run.rows[0]},
+                "theta": [float(value) for value in run.params["theta"]], "accuracy_test": float(accuracy),
             })
-            if folder:
-                save_checkpoint(folder / "checkpoint.h5", run, config, data.classes)
-                _write_log(folder / "log.jsonl", run.history)
+            run.epoch, run.rows = epoch + 1, []
+            _save(folder, run, config, data.classes, epoch, time.perf_counter() - start)
     return run
 
 
@@ -161,18 +204,57 @@ def classify(net, run, frames, batch=64):
     return np.concatenate([predict(logits) for logits in parts])
 
 
-def _resume_or_start(net, config, folder):
-    if folder and (folder / "checkpoint.h5").exists():
-        run, saved, _ = load_checkpoint(folder / "checkpoint.h5")
-        if saved != config:
-            differ = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(config, f.name)]
-            raise FormatError(f"{folder} holds a run with another {', '.join(differ)}; name another folder")
-        return run
-    rng = np.random.default_rng(config.seed)
-    params, state = net.init(rng)
-    return Run(params, state, init_moments(params), rng)
+def _check_finite(run):
+    """A finite loss may have gradients that are not: what they made must not be saved."""
+    first, second = ({name: pair[k] for name, pair in run.moments.items()} for k in (0, 1))
+    for what, tree in (("parameter", run.params), ("statistic", run.state),
+                       ("gradient of", first), ("squared gradient of", second)):
+        for name, array in tree.items():
+            if not np.isfinite(array).all():
+                raise FloatingPointError(f"the {what} {name} is not finite any more; try a lower learning rate")
 
 
-def _write_log(path, history):
+def _inputs(data, config, teacher_logits):
+    """Digests of what decides a run besides its configuration, by name."""
+    inputs = {"data set": data.digest()}
+    if config.method == "ckd":
+        inputs["teacher"] = hashlib.sha256(check_logits(teacher_logits, data).tobytes()).hexdigest()
+    return inputs
+
+
+def _resume_or_start(net, config, folder, inputs):
+    found = folder and load_latest(folder / "checkpoint.h5")
+    if not found:
+        rng = np.random.default_rng(config.seed)
+        params, state = net.init(rng)
+        return Run(params, state, init_moments(params), rng, inputs=inputs)
+    run, saved, _ = found
+    differ = [f.name for f in dataclasses.fields(Config) if getattr(saved, f.name) != getattr(config, f.name)]
+    differ += [name for name, digest in inputs.items() if run.inputs.get(name) != digest]
+    if differ:
+        raise FormatError(f"{folder} holds a run with another {', '.join(differ)}; name another folder")
+    seconds = _read_rows(folder / "times.jsonl")
+    run.seconds = [row for row in seconds if row["epoch"] < run.epoch + bool(run.rows)]
+    _write_rows(folder / "log.jsonl", run.history)             # a kill may have come between checkpoint and log
+    return run
+
+
+def _save(folder, run, config, classes, epoch, seconds):
+    """The checkpoint after the times, which it does not hold, and before the log, which can be made of it."""
+    run.seconds.append({"epoch": epoch, "seconds": seconds})
+    if folder:
+        _write_rows(folder / "times.jsonl", run.seconds)
+        save_checkpoint(folder / "checkpoint.h5", run, config, classes)
+        _write_rows(folder / "log.jsonl", run.history)
+
+
+def _read_rows(path):
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise FormatError(f"{path}: expected one JSON object per line ({error}); delete the file") from None
+
+
+def _write_rows(path, rows):
     with written_whole(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in history))
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

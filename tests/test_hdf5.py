@@ -12,11 +12,12 @@ from conftest import peak_memory
 
 from ckd_ref import hdf5
 from ckd_ref.events import FormatError, naming
+from ckd_ref.files import written_hdf5
 
 
 @pytest.fixture
 def path(tmp_path):
-    with hdf5.create(tmp_path / "a.h5") as file:
+    with written_hdf5(tmp_path / "a.h5") as file:
         hdf5.write(file, "group/values", np.arange(12.0).reshape(3, 4))
         hdf5.write(file, "names", np.array([b"a", "ä".encode()]))
         file.attrs["size"], file.attrs["sides"] = 7, (3, 4)
@@ -75,7 +76,7 @@ def test_files_without_checksums_of_metadata_are_refused(tmp_path):
 
 def bomb(path, unpacked):
     """A file of zeros that unpack to so many bytes."""
-    with hdf5.create(path) as file:
+    with written_hdf5(path) as file:
         size = min(unpacked // 8, 2**22)
         packed = file.create_dataset("group/values", (unpacked // 8,), "f8", chunks=(size,), fletcher32=True,
                                      compression="gzip", compression_opts=9, shuffle=True)
@@ -106,7 +107,7 @@ def test_what_passes_unpacks_to_no_more_than_the_stated_multiple(tmp_path):
 
 
 def test_one_chunk_larger_than_the_data_is_refused(tmp_path):
-    with hdf5.create(tmp_path / "a.h5") as file:                # a gigabyte for three numbers, in a small file
+    with written_hdf5(tmp_path / "a.h5") as file:                # a gigabyte for three numbers, in a small file
         lying = file.create_dataset("group/values", (3,), "f8", chunks=(2**27,), maxshape=(None,), fletcher32=True,
                                     shuffle=True, compression="gzip")
         lying.id.write_direct_chunk((0,), b"x" * 100)
