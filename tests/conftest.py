@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import pathlib
 import re
-import resource
+import sys
 
 import numpy as np
 import pytest
@@ -67,6 +67,10 @@ def relative_error(result, reference):
 
 def peak_memory(use):
     """By how many bytes a call raises the memory of a process of its own, libraries in C included."""
+    if sys.platform != "linux":
+        pytest.skip("memory of processes is measured on Linux only")
+    import resource
+
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
 

@@ -1,6 +1,5 @@
 """The gate of HDF5 files: what is bounded, what is refused. Damage of whole files: test_data.py, test_mutation.py."""
 
-import fcntl
 import os
 import shutil
 import time
@@ -119,6 +118,7 @@ def test_the_systems_own_errors_pass(path, tmp_path):
         read(tmp_path / "none.h5")
     with pytest.raises(IsADirectoryError):
         read(tmp_path)
+    fcntl = pytest.importorskip("fcntl")
     with open(path, "rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)                        # as a process that writes to it
         with pytest.raises(OSError, match="lock"):

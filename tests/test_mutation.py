@@ -5,9 +5,11 @@ import os
 import signal
 import time
 
-import mutation
 import numpy as np
 import pytest
+
+pytest.importorskip("resource", reason="processes are limited and watched on POSIX only")
+mutation = pytest.importorskip("mutation")
 
 FILES = 150
 
