@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import struct
 
 import h5py
 import numpy as np
@@ -71,6 +72,8 @@ def dataset(file, name, dtype, shape, lengths=None):
     if not all(isinstance(file.get(part, getlink=True), h5py.HardLink)
                for part in itertools.accumulate(name.split("/"), "{}/{}".format)):
         raise FormatError(f"{name}: expected a data set in the file itself, got none; {REMAKE}")
+    if file.mode == "r":                    # one that is being written is our own
+        _check_header(file, name)
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.chunks is None or not found.fletcher32:
         raise FormatError(f"{name}: expected a chunked data set with fletcher32 checksums; {REMAKE}")
@@ -97,3 +100,35 @@ def dataset(file, name, dtype, shape, lengths=None):
     if found.id.get_num_chunks() != chunks:
         raise FormatError(f"{name}: expected {chunks} chunks, got {found.id.get_num_chunks()}; {REMAKE}")
     return found
+
+
+def _check_header(file, name):
+    """Refuse what takes HDF5 2.0 and its process down, a division by zero: chunks without axes.
+
+    The header of an object begins with its signature, version 2, flags, and the size of the first block of messages
+    at a place that depends on the flags. A message is its type (1 byte), size (2), flags (1), order (2, if the
+    header's flags say so) and body. Type 16 names a further block. Type 8 is the layout of a data set: version, class
+    (2 = chunked), flags, number of axes.
+    """
+    with open(file.filename, "rb") as raw:
+        address = h5py.h5o.get_info(file.id, name.encode()).addr
+        raw.seek(address)
+        start = raw.read(34)
+        if start[:5] != b"OHDR\2":
+            raise FormatError(f"{name}: expected a header with a checksum (libver='v110'), got {start[:5]!r}; {REMAKE}")
+        at = 6 + (16 if start[5] & 0x20 else 0) + (4 if start[5] & 0x10 else 0)
+        width, order = 1 << (start[5] & 3), 2 if start[5] & 4 else 0
+        blocks = [(address + at + width, int.from_bytes(start[at:at + width], "little"))]
+        for begin, size in blocks:               # grows inside
+            raw.seek(begin)
+            block, at = raw.read(min(size, 2**16)), 0
+            while at + 4 <= len(block):
+                kind, length = struct.unpack_from("<BH", block, at)
+                body = block[at + 4 + order:at + 4 + order + length]
+                at += 4 + order + length
+                if kind == 16 and len(blocks) < 16:
+                    offset, size = struct.unpack("<QQ", body)
+                    blocks.append((offset + 4, size - 8))       # between its signature and its checksum
+                if kind == 8 and body[1:2] == b"\2" and (body[0] < 4 or not any(body[3:4])):
+                    raise FormatError(f"{name}: expected chunks (layout 4 or later: libver='v110') with at least one "
+                                      f"axis, got layout {body[0]}, {body[3]} axes; {REMAKE}")

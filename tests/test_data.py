@@ -256,7 +256,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("spoil, message", BROKEN.values(), ids=BROKEN)
 def test_broken_file_is_refused_when_opened(path, spoil, message):
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         spoil(file)
     with pytest.raises(FormatError, match=message) as refused:
         open_paired(path)

@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import h5py
+import mutation
 import numpy as np
 import pytest
 from conftest import peak_memory
@@ -60,7 +64,7 @@ def test_another_data_set_than_expected_is_refused(path, name, dtype, shape, mes
 @pytest.mark.parametrize("value", ["text in a heap", np.ones(5), [[1, 2]], np.bytes_(b"x" * 65), h5py.Empty("f4"),
                                    np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])])
 def test_other_attributes_are_refused(path, value):
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         file.attrs["size"] = value
     with hdf5.open_checked(path) as file, pytest.raises(FormatError, match="attribute size: expected numbers or bytes"):
         hdf5.attribute(file, "size")
@@ -89,7 +93,7 @@ def test_memory_is_bounded_before_reading(tmp_path):
     path = bomb(tmp_path / "a.h5", 2**25)
     honest = path.stat().st_size
     assert honest < 2**25 / 900                                 # deflate at its best
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         del file["group/values"]
         file.create_dataset("group/values", (2**36,), "f8", chunks=(2**20,), fletcher32=True, shuffle=True,
                             compression="gzip")[:2**20] = 0.0
@@ -128,7 +132,7 @@ def test_the_systems_own_errors_pass(path, tmp_path):
 def test_links_are_not_followed(path, tmp_path):
     shutil.copy(path, tmp_path / "other.h5")
     for link in (h5py.ExternalLink("other.h5", "/group/values"), h5py.SoftLink("/names"), h5py.SoftLink("/nowhere")):
-        with h5py.File(path, "r+") as file:
+        with h5py.File(path, "r+", libver="v110") as file:
             del file["group/values"]
             file["group/values"] = link
         with pytest.raises(FormatError, match="group/values: expected a data set in the file itself"):
@@ -140,3 +144,43 @@ def test_a_gigantic_file_of_another_format_is_refused_at_once(tmp_path):
     os.truncate(tmp_path / "a.h5", 10**13)
     with pytest.raises(FormatError, match="expected an HDF5 file"):
         read(tmp_path / "a.h5")
+
+
+def test_headers_without_checksums_are_refused(path):
+    with h5py.File(path, "r+", libver="earliest") as file:
+        hdf5.write(file, "group/old", np.ones((3, 4)))
+    with pytest.raises(FormatError, match="group/old: expected a header with a checksum"):
+        read(path, "group/old")
+
+
+def righted(path, change):
+    """Change the header of the data set in a file, given as bytes, and right its checksum as an attacker would."""
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        begin = h5py.h5o.get_info(file.id, b"group/values").addr
+    end = content.find(b"OHDR", begin + 4)
+    header = change(content[begin:end])
+    path.write_bytes(mutation.repair_hdf5(content[:begin] + header + content[end:]))
+
+
+def test_chunks_that_hdf5_would_divide_by_are_refused(path):
+    """HDF5 2.0 sees that a length is 0, but not that there are none, which takes the process with it."""
+    with h5py.File(path, "r+", libver="v110") as file:
+        del file["group/values"]
+        hdf5.write(file, "group/values", np.ones(4, "f4"))
+    one, content = b"\x02\x01\x04\x04", path.read_bytes()       # axes (that of bytes included), width, lengths
+    for changed, message in ((b"\x02\x01\x00\x04", "chunk dimension must be positive"),
+                             (b"\x00\x01\x01\x04", "expected chunks .* with at least one axis, got layout 4, 0 axes")):
+        path.write_bytes(content)
+        righted(path, lambda header: header.replace(one, changed))
+        assert path.read_bytes() != content
+        with pytest.raises(FormatError, match=f"a.h5: .*{message}"):
+            read(path, shape=("N",))
+    status = subprocess.run([sys.executable, "-c", f"import h5py; h5py.File({str(path)!r})['group/values']"],
+                            capture_output=True).returncode
+    assert status in (-signal.SIGFPE, 1)                        # without the gate: a crash, or an error in some version
+
+
+def test_righted_headers_are_opened(path):
+    righted(path, lambda header: header)
+    assert read(path).shape == (3, 4)
