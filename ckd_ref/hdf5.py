@@ -72,7 +72,7 @@ def dataset(file, name, dtype, shape, lengths=None):
     if not all(isinstance(file.get(part, getlink=True), h5py.HardLink)
                for part in itertools.accumulate(name.split("/"), "{}/{}".format)):
         raise FormatError(f"{name}: expected a data set in the file itself, got none; {REMAKE}")
-    if file.mode == "r":                    # one that is being written is our own
+    if file.mode == "r":                                        # one that is being written is our own
         _check_header(file, name)
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.chunks is None or not found.fletcher32:
@@ -103,32 +103,53 @@ def dataset(file, name, dtype, shape, lengths=None):
 
 
 def _check_header(file, name):
-    """Refuse what takes HDF5 2.0 and its process down, a division by zero: chunks without axes.
+    """Refuse what makes HDF5 2.0 crash or hang: chunks without axes, by which it divides, and endless chunk indexes.
 
-    The header of an object begins with its signature, version 2, flags, and the size of the first block of messages
-    at a place that depends on the flags. A message is its type (1 byte), size (2), flags (1), order (2, if the
-    header's flags say so) and body. Type 16 names a further block. Type 8 is the layout of a data set: version, class
-    (2 = chunked), flags, number of axes.
+    The layout of a data set (HDF5 1.10): version 4, class (2 = chunked), flags, number of axes, bytes per length, a
+    length for each axis, type of the index, its parameters, its address. The index says how many chunks it has.
     """
+    size = file.id.get_filesize()
     with open(file.filename, "rb") as raw:
-        address = h5py.h5o.get_info(file.id, name.encode()).addr
-        raw.seek(address)
-        start = raw.read(34)
-        if start[:5] != b"OHDR\2":
-            raise FormatError(f"{name}: expected a header with a checksum (libver='v110'), got {start[:5]!r}; {REMAKE}")
-        at = 6 + (16 if start[5] & 0x20 else 0) + (4 if start[5] & 0x10 else 0)
-        width, order = 1 << (start[5] & 3), 2 if start[5] & 4 else 0
-        blocks = [(address + at + width, int.from_bytes(start[at:at + width], "little"))]
-        for begin, size in blocks:               # grows inside
-            raw.seek(begin)
-            block, at = raw.read(min(size, 2**16)), 0
-            while at + 4 <= len(block):
-                kind, length = struct.unpack_from("<BH", block, at)
-                body = block[at + 4 + order:at + 4 + order + length]
-                at += 4 + order + length
-                if kind == 16 and len(blocks) < 16:
-                    offset, size = struct.unpack("<QQ", body)
-                    blocks.append((offset + 4, size - 8))       # between its signature and its checksum
-                if kind == 8 and body[1:2] == b"\2" and (body[0] < 4 or not any(body[3:4])):
-                    raise FormatError(f"{name}: expected chunks (layout 4 or later: libver='v110') with at least one "
-                                      f"axis, got layout {body[0]}, {body[3]} axes; {REMAKE}")
+        for kind, body in _messages(raw, h5py.h5o.get_info(file.id, name.encode()).addr):
+            if kind != 8 or body[1] != 2:
+                continue
+            if body[0] < 4 or body[3] == 0:
+                raise FormatError(f"{name}: expected chunks (layout 4 or later: libver='v110') with at least one axis, "
+                                  f"got layout {body[0]}, {body[3]} axes; {REMAKE}")
+            index = body[5 + body[3] * body[4]:]
+            if index[0] == 1:                                   # a single chunk has no index
+                continue
+            if index[0] not in (3, 4):
+                raise FormatError(f"{name}: expected one axis that grows at most, got a chunk index of type {index[0]}")
+            address, count = (index[2:10], 8) if index[0] == 3 else (index[6:14], 44)
+            raw.seek(min(int.from_bytes(address, "little"), size))              # of an empty one: far behind the end
+            chunks = int.from_bytes(raw.read(count + 8)[count:], "little")
+            if 16 * chunks > size:                              # with checksum and entry, a chunk takes more
+                raise FormatError(f"{name}: an index of {chunks} chunks, more than {size} bytes hold; {REMAKE}")
+
+
+def _messages(raw, address):
+    """(type, body) of the messages in the header of an object.
+
+    The header: its signature, version 2, flags, more that depends on them, the size of the first block of messages.
+    A message: type (1 byte), size (2), flags (1), order (2, if the header's flags say so), body. Type 16 names a
+    further block.
+    """
+    raw.seek(address)
+    start = raw.read(34)
+    if start[:5] != b"OHDR\2":
+        raise FormatError(f"expected an object with a checksum at byte {address} (libver='v110'), got {start[:5]!r}")
+    at = 6 + (16 if start[5] & 0x20 else 0) + (4 if start[5] & 0x10 else 0)
+    width, order = 1 << (start[5] & 3), 2 if start[5] & 4 else 0
+    blocks = [(address + at + width, int.from_bytes(start[at:at + width], "little"))]
+    for begin, size in blocks:                                  # grows while it runs
+        raw.seek(begin)
+        block, at = raw.read(min(size, 2**16)), 0
+        while at + 4 <= len(block):
+            kind, length = struct.unpack_from("<BH", block, at)
+            body = block[at + 4 + order:at + 4 + order + length]
+            at += 4 + order + length
+            if kind == 16 and len(blocks) < 16:
+                offset, size = struct.unpack("<QQ", body)
+                blocks.append((offset + 4, size - 8))           # between its signature and its checksum
+            yield kind, body

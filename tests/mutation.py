@@ -122,9 +122,11 @@ def repair_png(content):
 
 
 def repair_hdf5(content):
-    """Right the checksum of superblock and object headers."""
+    """Right the checksums of superblock, object headers and the headers of chunk indexes."""
     content = bytearray(content)
     blocks = [(0, 44)]
+    for sign, size in ((b"FAHD", 24), (b"EAHD", 68), (b"BTHD", 34)):
+        blocks += [(found.start(), found.start() + size) for found in re.finditer(sign, content)]
     for found in re.finditer(b"OHDR", content):
         at, flags = found.start(), content[found.start() + 5] if found.start() + 5 < len(content) else 0
         size = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)

@@ -149,7 +149,7 @@ def test_a_gigantic_file_of_another_format_is_refused_at_once(tmp_path):
 def test_headers_without_checksums_are_refused(path):
     with h5py.File(path, "r+", libver="earliest") as file:
         hdf5.write(file, "group/old", np.ones((3, 4)))
-    with pytest.raises(FormatError, match="group/old: expected a header with a checksum"):
+    with pytest.raises(FormatError, match="expected an object with a checksum at byte"):
         read(path, "group/old")
 
 
@@ -179,6 +179,30 @@ def test_chunks_that_hdf5_would_divide_by_are_refused(path):
     status = subprocess.run([sys.executable, "-c", f"import h5py; h5py.File({str(path)!r})['group/values']"],
                             capture_output=True).returncode
     assert status in (-signal.SIGFPE, 1)                        # without the gate: a crash, or an error in some version
+
+
+def test_an_endless_index_is_refused(path):
+    """HDF5 counts the chunks one by one, as many as the index says: here for a thousand years."""
+    with h5py.File(path, "r+", libver="v110") as file:
+        del file["group/values"]
+        hdf5.write(file, "group/values", np.ones(10), chunks=(5,), maxshape=(None,))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"EAHD") + 44
+    assert content[at:at + 8] == b"\2" + bytes(7)               # two chunks
+    content[at:at + 8] = b"\xff" * 7 + b"\0"
+    path.write_bytes(mutation.repair_hdf5(content))
+    start = time.perf_counter()
+    with pytest.raises(FormatError, match="group/values: an index of 72057594037927935 chunks, more than"):
+        read(path, shape=("N",))
+    assert time.perf_counter() - start < 1
+
+
+def test_two_axes_that_grow_are_refused(path):
+    with h5py.File(path, "r+", libver="v110") as file:
+        del file["group/values"]
+        hdf5.write(file, "group/values", np.ones((3, 4)), chunks=(1, 1), maxshape=(None, None))
+    with pytest.raises(FormatError, match="group/values: expected one axis that grows at most"):
+        read(path)
 
 
 def test_righted_headers_are_opened(path):
