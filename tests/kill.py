@@ -2,8 +2,8 @@
 
     python tests/kill.py --kills 100
 
-Each time a process trains on a tiny data set and is killed (SIGKILL) at a random moment. Then the last checkpoint that it
-had finished, or a newer one, has to load; the run, resumed, has to end with the very bytes of one that was never
+Each time a process trains on a tiny data set and is killed (SIGKILL) at a random moment. Then the last checkpoint that
+it had finished, or a newer one, has to load; the run, resumed, has to end with the very bytes of one that was never
 interrupted; and nothing else may be left in its folder. In the processes that are killed, and only there, writing is
 slowed down, so that many kills fall into it.
 """
