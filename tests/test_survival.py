@@ -83,7 +83,7 @@ def whole(path, tmp_path_factory):
 def test_killed_runs_go_on_to_the_same_bits(data, tmp_path, rng):
     """The short form of ``python tests/kill.py``."""
     kill.train(data, tmp_path / "whole")
-    longest = kill.duration(data, tmp_path / "slow")
+    longest = kill.duration(data, tmp_path)
     assert sum(kill.survive(data, tmp_path, tmp_path / "whole", 5, longest, rng).values()) == 5
 
 
