@@ -19,6 +19,9 @@ from .runs import METHODS
 from .teacher import load_logits, save_logits, train_teacher
 from .training import train
 
+_stop = None
+"""In a worker: whether the comparison has been stopped. Such an event cannot be handed over with a task."""
+
 
 def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     """Train every method with the same data, draws and number of batches, once per seed.
@@ -158,7 +161,8 @@ def table(histories, seconds, teachers, described, config):
     for method, runs in histories.items():
         best = [max(row["accuracy_test"] for row in h) for h in runs]
         difference = "" if method == "snn" else _paired(final[method], final["snn"])
-        lines.append(f"| {method} | {_percent(final[method])} | {_percent(best)} | {difference} | {_seconds(seconds[method])} |")
+        lines.append(f"| {method} | {_percent(final[method])} | {_percent(best)} | {difference} | "
+                     f"{_seconds(seconds[method])} |")
     return "\n".join(lines) + "\n"
 
 

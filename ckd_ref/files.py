@@ -18,7 +18,6 @@ try:
 except ImportError:                                            # Windows
     fcntl = None
 
-
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
@@ -127,21 +126,21 @@ def locked(path, wait=False):
     path : path-like
         A folder, or a file, which need not exist, in a folder that does.
     wait : bool
-        Wait for the other process instead of raising.
+        Wait for the other process instead of raising, where there is flock.
 
     Raises
     ------
     BlockingIOError
         Another process holds the lock; says which.
     OSError
-        The lock cannot be written.
+        Nothing can be written there.
     """
     path = pathlib.Path(path)
     lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
     while (file := _take(lock)) is None:
         with contextlib.suppress(FileNotFoundError):           # the holder has just ended: try again
             holder = lock.read_text(errors="replace") or "another process"
-            if not wait:
+            if not wait or not fcntl:                          # which would wait for a dead one for ever
                 remedy = "wait until it ends, or choose another name" + (
                     "" if fcntl else f"; if it has ended, delete {lock}")
                 raise BlockingIOError(f"{path} is in use by {holder}; {remedy}")
@@ -173,7 +172,11 @@ def _take(lock):
         with contextlib.suppress(FileExistsError):
             return open(lock, "xb", buffering=0)
         return None
-    file = open(lock, "ab", buffering=0)
+    try:
+        file = open(lock, "ab", buffering=0)
+    except OSError as error:
+        problem = f"{error.strerror}, so nothing can be written in this folder"
+        raise OSError(error.errno, problem, str(lock.parent)) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         ours = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))         # not one that its holder has removed

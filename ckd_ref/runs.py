@@ -152,6 +152,8 @@ def load_checkpoint(path):
 def load_latest(path):
     """What `load_checkpoint` reads from `path`, or if that is missing or damaged from the one before; None at first.
 
+    A damaged file is put aside as ``NAME.damaged.h5``, with a warning, so that it does not take the good one's place.
+
     Raises
     ------
     FormatError
@@ -165,9 +167,11 @@ def load_latest(path):
     except FormatError as error:
         if not previous.exists():
             raise
-        loaded = load_checkpoint(previous)
-        warnings.warn(f"{error}; going on from {previous.name}, after epoch {loaded[0].epoch}", stacklevel=2)
-        return loaded
+        found = load_checkpoint(previous)
+        aside = path.with_suffix(".damaged.h5")
+        path.replace(aside)
+        warnings.warn(f"{error}; it is now {aside.name}, and the run goes on from {previous.name}", stacklevel=2)
+        return found
 
 
 def _previous(path):

@@ -2,8 +2,8 @@
 
     python tests/kill.py --kills 100
 
-Each time a process trains on a tiny data set and is killed (SIGKILL) at a random moment. Then the last checkpoint that it
-had finished, or a newer one, has to load; the run, resumed, has to end with the very bytes of one that was never
+Each time a process trains on a tiny data set and is killed (SIGKILL) at a random moment. Then the last checkpoint that
+it had finished, or a newer one, has to load; the run, resumed, has to end with the very bytes of one that was never
 interrupted; and nothing else may be left in its folder. In the processes that are killed, and only there, writing is
 slowed down, so that many kills fall into it.
 """
@@ -98,10 +98,13 @@ def survive(data, folder, whole, kills, longest, rng):
 
 
 def duration(data, folder):
-    """Seconds of a whole run with its writing slowed down."""
-    start = time.perf_counter()
-    os.waitpid(train_apart(data, folder)[0], 0)
-    return time.perf_counter() - start
+    """Seconds of a whole run with its writing slowed down: the shorter of two, for disks stall at times."""
+    seconds = []
+    for k in range(2):
+        start = time.perf_counter()
+        os.waitpid(train_apart(data, folder / f"slow{k}")[0], 0)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def main():
@@ -115,7 +118,7 @@ def main():
         start = time.perf_counter()
         with open_paired(path) as data:
             train(data, folder / "whole")
-            longest = duration(data, folder / "slow")
+            longest = duration(data, folder)
             fell = survive(data, folder, folder / "whole", options.kills, longest, np.random.default_rng(options.seed))
     for place, count in sorted(fell.items()):
         print(f"{count:5d}  {place}")

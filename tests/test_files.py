@@ -155,3 +155,9 @@ def test_without_flock_the_lock_file_itself_is_the_lock(tmp_path, monkeypatch):
             with locked(tmp_path):
                 pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(OSError, match="so nothing can be written in this folder: '.*nowhere'"):
+        with locked(tmp_path / "nowhere" / "a.txt"):
+            pass

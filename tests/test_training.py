@@ -357,17 +357,6 @@ def test_teacher_learns_what_colours_show(tmp_path, rng):
 
 # The command line
 
-def test_main_job_writes_table_and_pictures(path, tmp_path, capsys):
-    assert main(["compare", str(path), "--out", str(tmp_path), "--seeds", "2", *FLAGS, "--epochs", "1"]) == 0
-    table = capsys.readouterr().out
-    assert all(f"| {method} |" in table for method in METHODS) and "2 seeds" in table and "±" in table
-    assert (tmp_path / "table.md").read_text() in table
-    for picture in ("curves.png", "samples.png"):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-    assert {child.name for child in tmp_path.iterdir() if child.is_dir()} == {
-        f"{method}-seed{seed}" for method in METHODS for seed in (0, 1)}
-
-
 def test_evaluation_repeats_the_logged_accuracy(path, tmp_path, capsys):
     assert main(["train", str(path), "--method", "snn", "--out", str(tmp_path), *FLAGS]) == 0
     row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
