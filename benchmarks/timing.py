@@ -1,0 +1,63 @@
+"""Time callables in turn (A B A B ...), so that whatever else the machine does falls on all of them alike."""
+
+import datetime
+import os
+import platform
+import re
+import statistics
+import sys
+import time
+from importlib import metadata
+
+HEADER = "| what | ours | peer | ours / peer |\n|---|---|---|---|"
+
+
+def set_threads(n):
+    """Let BLAS and OpenMP use n threads in this process; to be called before numpy or torch is imported."""
+    for library in ("OPENBLAS", "OMP", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = str(n)
+
+
+def compare(runs, rounds):
+    """Call each of `runs` ({name: callable}) once to warm up, then all of them in turn: {name: [seconds, ...]}."""
+    for run in runs.values():
+        run()
+    seconds = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values, digits=3):
+    """Median and, in brackets, minimum and maximum, to so many significant digits."""
+    median, low, high = (f"{value:#.{digits}g}".rstrip(".") for value in
+                         (statistics.median(values), min(values), max(values)))
+    return f"{median} ({low} - {high})"
+
+
+def ratios(ours, peer):
+    """Our seconds over the peer's, round by round: what both met in one round cancels."""
+    return [a / b for a, b in zip(ours, peer, strict=True)]
+
+
+def rows(what, seconds):
+    """Markdown rows of `compare`'s result: the first callable is ours; each other one is a peer and gets a row."""
+    (_, ours), *peers = seconds.items()
+    return "\n".join(f"| {what} | {_milliseconds(ours)} | {name}: {_milliseconds(peer)} | "
+                     f"**{spread(ratios(ours, peer))}** |" for name, peer in peers)
+
+
+def _milliseconds(seconds):
+    return f"{spread([1e3 * s for s in seconds])} ms"
+
+
+def heading(packages=("numpy",)):
+    """The command that is running as a Markdown heading, then date, machine and versions."""
+    names = re.findall(r"^model name\s*: (.*)$", open("/proc/cpuinfo").read(), re.M) if sys.platform == "linux" else []
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return (f"## `{' '.join(['python', *sys.argv])}`\n\n{datetime.date.today()}, {os.cpu_count()} cores, "
+            f"{(names or [platform.machine()])[0]}, Python {platform.python_version()}, {versions}. "
+            "Median (minimum - maximum).\n")
