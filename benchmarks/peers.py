@@ -1,5 +1,7 @@
 """The code that ours is measured against, all of it here: what a user would pick instead."""
 
+import itertools
+
 import torch
 from torch.nn import functional
 
@@ -28,3 +30,14 @@ def planes_first(frames):
 def planes_last(frames):
     """Frames (..., H, W, C) as torch's `channels_last` tensor (N, C, H, W): our memory, not copied."""
     return torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).permute(0, 3, 1, 2)
+
+
+# ---- camera
+
+
+def film(frames, times_us, threshold):
+    """eventify-dvs's events of frames (grey, 0 ... 255), two by two: it keeps no level from one pair to the next."""
+    from eventify import frame_to_event_tuples
+
+    pairs = zip(itertools.pairwise(frames), itertools.pairwise(times_us))
+    return [frame_to_event_tuples(*pair, *times, c_thresh=threshold) for pair, times in pairs]

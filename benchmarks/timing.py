@@ -31,11 +31,13 @@ def compare(runs, rounds):
     return seconds
 
 
-def spread(values, digits=3):
-    """Median and, in brackets, minimum and maximum, to so many significant digits."""
-    median, low, high = (f"{value:#.{digits}g}".rstrip(".") for value in
-                         (statistics.median(values), min(values), max(values)))
-    return f"{median} ({low} - {high})"
+def spread(values):
+    """Median and, in brackets, minimum and maximum, to three digits."""
+    return "{} ({} - {})".format(*(_digits(v) for v in (statistics.median(values), min(values), max(values))))
+
+
+def _digits(value):
+    return f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def ratios(ours, peer):
@@ -46,8 +48,13 @@ def ratios(ours, peer):
 def rows(what, seconds):
     """Markdown rows of `compare`'s result: the first callable is ours; each other one is a peer and gets a row."""
     (_, ours), *peers = seconds.items()
-    return "\n".join(f"| {what} | {_milliseconds(ours)} | {name}: {_milliseconds(peer)} | "
-                     f"**{spread(ratios(ours, peer))}** |" for name, peer in peers)
+    return "\n".join(row(what, _milliseconds(ours), f"{name}: {_milliseconds(peer)}", spread(ratios(ours, peer)))
+                     for name, peer in peers)
+
+
+def row(what, ours, peer="", ratio=""):
+    """One Markdown row of ready texts under `HEADER`."""
+    return f"| {what} | {ours} | {peer} | {ratio} |"
 
 
 def _milliseconds(seconds):
