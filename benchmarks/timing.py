@@ -18,9 +18,9 @@ def set_threads(n):
         os.environ[f"{library}_NUM_THREADS"] = str(n)
 
 
-def compare(runs, rounds):
+def compare(runs, rounds, warm_up=True):
     """Call each of `runs` ({name: callable}) once to warm up, then all of them in turn: {name: [seconds, ...]}."""
-    for run in runs.values():
+    for run in runs.values() if warm_up else ():
         run()
     seconds = {name: [] for name in runs}
     for _ in range(rounds):
