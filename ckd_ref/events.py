@@ -8,8 +8,7 @@ EVENT_DTYPE = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p
 """One event of Eq. (4): time `t` in microseconds, column `x`, row `y`, polarity `p` (0 = OFF, 1 = ON)."""
 
 MAX_TIME_US = 2**52
-"""The latest time accepted, some 140 years: T times a duration then never overflows 64 bits."""
-
+"""The latest time accepted, some 140 years: sums of times then never overflow 64 bits."""
 
 MAX_COUNT = 2**24
 """Where float32 stops counting: adding 1 to it changes nothing."""
@@ -124,7 +123,7 @@ def bin_events(events, T, sensor_size, window=None, rule="conserving"):
     FormatError
         An invalid recording.
     ValueError
-        T < 1, an unknown rule, or an unusable window.
+        T < 1, an unknown rule, an unusable window, or a count of `MAX_COUNT` or more.
 
     Notes
     -----

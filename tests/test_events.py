@@ -89,6 +89,15 @@ def test_eq04_frames_do_not_depend_on_the_blocks(rng, monkeypatch, block):
         assert (bin_events(events, T, SENSOR) == oracles.bin_events(events.tolist(), T, *SENSOR)).all()
 
 
+@pytest.mark.parametrize("sensor_size", [(1, 32_767), (128, 256), (257, 255), (300, 65_536)])
+def test_eq04_every_corner_of_a_large_sensor_has_its_own_place(sensor_size):
+    """Places around 2^16 and beyond: no whole number in between may be too narrow."""
+    H, W = sensor_size
+    corners = sorted({(0, x, y, p) for x in (0, W - 1) for y in (0, H - 1) for p in (0, 1)})
+    frames = bin_events(events_of(corners), 1, sensor_size)
+    assert frames.sum() == len(corners) and all(frames[0, y, x, p] == 1 for _, x, y, p in corners)
+
+
 def test_eq04_windows_are_exact_at_the_longest_duration():
     """In floating point, or in 64 bits, T times the duration would be rounded or overflow."""
     T, step = 10_007, MAX_TIME_US // 10_007
