@@ -2,8 +2,8 @@
 
 import datetime
 import os
+import pathlib
 import platform
-import re
 import statistics
 import sys
 import time
@@ -63,8 +63,9 @@ def _milliseconds(seconds):
 
 def heading(packages=("numpy",)):
     """The command that is running as a Markdown heading, then date, machine and versions."""
-    names = re.findall(r"^model name\s*: (.*)$", open("/proc/cpuinfo").read(), re.M) if sys.platform == "linux" else []
+    processor = pathlib.Path("/proc/cpuinfo")
+    wide = " with AVX-512" if processor.exists() and "avx512f" in processor.read_text() else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return (f"## `{' '.join(['python', *sys.argv])}`\n\n{datetime.date.today()}, {os.cpu_count()} cores, "
-            f"{(names or [platform.machine()])[0]}, Python {platform.python_version()}, {versions}. "
+            f"{platform.machine()}{wide}, Python {platform.python_version()}, {versions}. "
             "Median (minimum - maximum).\n")
