@@ -1,6 +1,7 @@
 """Events of an event camera: their format, the gate that checks them, and frames (Eq. 4, Sec. II, Sec. IV-A)."""
 
 import contextlib
+import functools
 
 import numpy as np
 
@@ -8,7 +9,13 @@ EVENT_DTYPE = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p
 """One event of Eq. (4): time `t` in microseconds, column `x`, row `y`, polarity `p` (0 = OFF, 1 = ON)."""
 
 MAX_TIME_US = 2**52
-"""The latest time accepted, some 140 years: T times a duration then never overflows 64 bits."""
+"""The latest time accepted, some 140 years: sums of times then never overflow 64 bits."""
+
+MAX_COUNT = 2**24
+"""Where float32 stops counting: adding 1 to it changes nothing."""
+
+BLOCK = 2**15
+"""Events, or numbers of resized frames, handled at a time: few enough to stay in the processor's cache."""
 
 
 class FormatError(ValueError):
@@ -59,12 +66,35 @@ def check_events(events, sensor_size):
         Wrong dtype, no event, a coordinate outside the sensor, a polarity other than 0 and 1,
         a negative time or a step back in time.
     """
-    H, W = check_sensor_size(sensor_size)
+    for _ in _valid_columns(_check_array(events), sensor_size):
+        pass
+    return events
+
+
+def _check_array(events):
     if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
         came = f"{events.dtype} of shape {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
         raise FormatError(f"expected a one-dimensional array of EVENT_DTYPE (t, x, y, p), got {came}")
     if len(events) == 0:
         raise FormatError("expected at least one event, got an empty recording; leave it out of the data set")
+    return events
+
+
+def _valid_columns(events, sensor_size):
+    """Yield t, x, y and p of `BLOCK` events after the other, each copied into one piece; refuse as `check_events`."""
+    H, W = check_sensor_size(sensor_size)
+    before = 0
+    for i in range(0, len(events), BLOCK):
+        t, x, y, p = (events[name][i:i + BLOCK].copy() for name in EVENT_DTYPE.names)
+        in_order = before <= t[0] and t[-1] <= MAX_TIME_US and (t[:-1] <= t[1:]).all()
+        if not (in_order and x.max() < W and y.max() < H and p.max() <= 1):
+            raise FormatError(_first_fault(events, H, W))
+        before = t[-1]
+        yield t, x, y, p
+
+
+def _first_fault(events, H, W):
+    """Number, value and rule of the first event that breaks one."""
     t = events["t"]
     rules = (
         (events["x"] >= W, "x", f"a column in 0 ... {W - 1}"),
@@ -73,11 +103,8 @@ def check_events(events, sensor_size):
         ((t < 0) | (t > MAX_TIME_US), "t", f"a time in 0 ... {MAX_TIME_US} us"),
         (np.concatenate(([False], t[1:] < t[:-1])), "t", "times that do not decrease; sort the recording by t"),
     )
-    found = [(int(bad.argmax()), field, expected) for bad, field, expected in rules if bad.any()]
-    if found:
-        i, field, expected = min(found)
-        raise FormatError(f"event {i} of {len(events)}: {field} = {events[field][i]}, expected {expected}")
-    return events
+    i, field, expected = min((int(bad.argmax()), field, expected) for bad, field, expected in rules if bad.any())
+    return f"event {i} of {len(events)}: {field} = {events[field][i]}, expected {expected}"
 
 
 def check_sensor_size(sensor_size):
@@ -121,7 +148,7 @@ def bin_events(events, T, sensor_size, window=None, rule="conserving"):
     FormatError
         An invalid recording.
     ValueError
-        T < 1, an unknown rule, or an unusable window.
+        T < 1, an unknown rule, an unusable window, or a count of `MAX_COUNT` or more.
 
     Notes
     -----
@@ -131,23 +158,29 @@ def bin_events(events, T, sensor_size, window=None, rule="conserving"):
         raise ValueError(f"expected T, the number of frames, to be a whole number >= 1, got {T!r}")
     T = int(T)
     H, W = check_sensor_size(sensor_size)
-    t = check_events(events, sensor_size)["t"]
+    start, stop = np.clip(_check_array(events)["t"][[0, -1]], 0, MAX_TIME_US).tolist()  # others are refused below
+    # Whole numbers only: frame k holds the events with edges[k] <= t < edges[k + 1].
     if rule == "conserving":
-        first, last = (t[0], t[-1]) if window is None else _check_window(window)
-        inside = slice(*np.searchsorted(t, [first, last + 1]))
-        # Whole numbers only: frame k holds the events with k <= T (t - first) / duration < k + 1.
-        k = np.minimum(T * (t[inside] - first) // max(last - first, 1), T - 1)
+        first, last = (start, stop) if window is None else _check_window(window)
+        duration = max(last - first, 1)
+        edges = [first - (-k * duration // T) for k in range(T)] + [last + 1]           # -(-a // b): rounded up
     elif rule in ("tonic", "braincog") and window is None:
-        width = max((t[-1] - t[0] if rule == "tonic" else t[-1]) // T, 0)
-        # A recording shorter than T microseconds has windows of no width there: they hold nothing.
-        inside = slice(0, np.searchsorted(t, t[0] + T * width))
-        k = (t[inside] - t[0]) // max(width, 1)
+        width = (stop - start if rule == "tonic" else stop) // T    # 0 if shorter than T us: such windows hold nothing
+        edges = [start + k * width for k in range(T + 1)]
     else:
         raise ValueError('expected rule "conserving", or "tonic" or "braincog" without a window, '
                          f"got rule={rule!r}, window={window!r}")
-    kept = events[inside]
-    flat = ((k * H + kept["y"]) * W + kept["x"]) * 2 + kept["p"]
-    return np.bincount(flat, minlength=T * H * W * 2).reshape(T, H, W, 2).astype(np.float32)
+    frames = np.zeros((T, H * W * 2), np.float32)
+    whole = np.promote_types(np.uint16, np.min_scalar_type(H * W * 2))      # the narrower, the faster
+    for t, x, y, p in _valid_columns(events, sensor_size):
+        place = ((y.astype(whole) * W + x) * 2 + p).astype(np.intp)
+        begin = np.searchsorted(t, edges)
+        for k in np.flatnonzero(np.diff(begin)):
+            np.add.at(frames[k], place[begin[k]:begin[k + 1]], np.float32(1))
+    if len(events) >= MAX_COUNT and frames.max() >= MAX_COUNT:
+        raise ValueError(f"expected at most {MAX_COUNT - 1} events of a pixel in one frame, which is what float32 "
+                         "counts; use more frames")
+    return frames.reshape(T, H, W, 2)
 
 
 def _check_window(window):
@@ -163,8 +196,8 @@ def _check_window(window):
 def resize_frames(frames, size):
     """Resize the planes of frames bilinearly, corners aligned (Sec. IV-A: all frames become 48 x 48).
 
-    Output row i samples input row ``i (H - 1) / (size - 1)``; columns alike. The two interpolations are
-    matrix products, one per axis.
+    Output row i samples input row ``i (H - 1) / (size - 1)``; columns alike. Each output pixel is the weighted sum
+    of the four input pixels around its sample.
 
     Parameters
     ----------
@@ -180,15 +213,28 @@ def resize_frames(frames, size):
         raise ValueError(f"expected a whole number of pixels >= 1 for size, got {size!r}")
     if np.ndim(frames) < 3 or 0 in np.shape(frames)[-3:]:
         raise ValueError(f"expected frames of shape (..., H, W, C), none of them 0, got {np.shape(frames)}")
-    H, W, C = frames.shape[-3:]
-    rows = _interpolation_matrix(H, int(size), frames.dtype)
-    columns = _interpolation_matrix(W, int(size), frames.dtype)
-    narrow = columns @ frames                                                   # (..., H, size, C)
-    short = rows @ narrow.reshape(*frames.shape[:-2], int(size) * C)            # (..., size, size C)
-    return short.reshape(*frames.shape[:-3], int(size), int(size), C)
+    *batch, H, W, C = frames.shape
+    size = int(size)
+    planes = frames.reshape(-1, H * W, C)
+    resized = np.zeros((len(planes), size * size, C), frames.dtype)
+    step = max(BLOCK // (size * size * C), 1)
+    for n in range(0, len(planes), step):
+        for place, weight in _corners(H, W, C, size, frames.dtype):
+            part = planes[n:n + step].take(place, axis=1, mode="clip")      # "clip" spares the check of each index
+            part *= weight
+            resized[n:n + step] += part
+    return resized.reshape(*batch, size, size, C)
 
 
-def _interpolation_matrix(n, size, dtype):
-    """(size, n) weights of linear interpolation; each row sums to 1."""
+@functools.lru_cache(maxsize=16)
+def _corners(H, W, C, size, dtype):
+    """Four times: place (size^2,) of one of the pixels around each sample in the plane, and its weight (size^2, C)."""
+    return [((i[:, None] * W + j).ravel(), np.repeat(np.outer(u, v), C).reshape(-1, C).astype(dtype))
+            for i, u in _neighbours(H, size) for j, v in _neighbours(W, size)]
+
+
+def _neighbours(n, size):
+    """The samples before and after each of `size` positions along an axis of n, each with its weight."""
     position = np.linspace(0, n - 1, size) if size > 1 else np.zeros(1)
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(n))).astype(dtype)
+    before = position.astype(np.intp)
+    return (before, 1 - (position - before)), (np.minimum(before + 1, n - 1), position - before)

@@ -6,6 +6,7 @@ import pytest
 from conftest import golden_keys, relative_error
 from scipy.ndimage import map_coordinates
 
+from ckd_ref import events as module
 from ckd_ref.events import EVENT_DTYPE, MAX_TIME_US, FormatError, bin_events, check_events, resize_frames
 
 SENSOR = (7, 5)
@@ -80,6 +81,39 @@ def test_eq04_no_event_is_lost(rows):
         assert frames.sum() == len(rows) and frames.shape == (T, *SENSOR, 2)
 
 
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_eq04_frames_do_not_depend_on_the_blocks(rng, monkeypatch, block):
+    monkeypatch.setattr(module, "BLOCK", block)
+    events = random_events(rng, 301, 40)
+    for T in (1, 4, 50):
+        assert (bin_events(events, T, SENSOR) == oracles.bin_events(events.tolist(), T, *SENSOR)).all()
+
+
+@pytest.mark.parametrize("sensor_size", [(1, 32_767), (128, 256), (257, 255), (300, 65_536)])
+def test_eq04_every_corner_of_a_large_sensor_has_its_own_place(sensor_size):
+    """Places around 2^16 and beyond: no whole number in between may be too narrow."""
+    H, W = sensor_size
+    corners = sorted({(0, x, y, p) for x in (0, W - 1) for y in (0, H - 1) for p in (0, 1)})
+    frames = bin_events(events_of(corners), 1, sensor_size)
+    assert frames.sum() == len(corners) and all(frames[0, y, x, p] == 1 for _, x, y, p in corners)
+
+
+def test_eq04_windows_are_exact_at_the_longest_duration():
+    """In floating point, or in 64 bits, T times the duration would be rounded or overflow."""
+    T, step = 10_007, MAX_TIME_US // 10_007
+    t = sorted({MAX_TIME_US, *(k * MAX_TIME_US // T + d for k in (0, 1, 5000, 10_006) for d in (0, 1, step // 2))})
+    frames = bin_events(events_of([(i, 0, 0, 1) for i in t]), T, (1, 1))[:, 0, 0, 1]
+    assert frames.tolist() == np.bincount([min(T * i // MAX_TIME_US, T - 1) for i in t], minlength=T).tolist()
+
+
+def test_eq04_a_count_that_float32_cannot_hold_is_an_error(monkeypatch):
+    monkeypatch.setattr(module, "MAX_COUNT", 4)
+    assert bin_events(events_of([(1, 0, 0, 0)] * 3 + [(2, 1, 0, 0)] * 3), 1, SENSOR).max() == 3
+    with pytest.raises(ValueError, match="at most 3 events of a pixel in one frame"):
+        bin_events(events_of([(1, 0, 0, 0)] * 5), 1, SENSOR)
+    assert np.float32(2**24) + np.float32(1) == 2**24 > np.float32(2**24 - 1)
+
+
 def read_golden_events(case):
     events = np.zeros(len(case["t"]), EVENT_DTYPE)
     for name in EVENT_DTYPE.names:
@@ -148,7 +182,9 @@ GOOD = [(1, 0, 0, 0), (2, 4, 6, 1), (3, 2, 2, 1)]
     ([(2, 0, 0, 0), (1, 0, 0, 0), (3, 9, 0, 0)], "event 1 of 3: t = 1"),
     ([], "at least one event, got an empty recording"),
 ])
-def test_eq04_bad_events_are_refused_by_number(rows, message):
+@pytest.mark.parametrize("block", [1, 2, 2**15])
+def test_eq04_bad_events_are_refused_by_number(rows, message, block, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
     for use in (lambda e: check_events(e, SENSOR), lambda e: bin_events(e, 3, SENSOR)):
         with pytest.raises(FormatError, match=message):
             use(events_of(rows))
@@ -195,6 +231,21 @@ def test_resize_equals_scipys_interpolation(rng, size):
         for c in (0, 1):
             reference = map_coordinates(frames[index][..., c], grid, order=1)
             assert relative_error(resized[index][..., c], reference) < 1e-12
+
+
+def test_resize_does_not_depend_on_the_blocks(rng, monkeypatch):
+    frames = rng.random((7, 6, 5, 2))
+    whole = resize_frames(frames, 4)
+    monkeypatch.setattr(module, "BLOCK", 2 * 4 * 4 * 2)
+    assert (resize_frames(frames, 4) == whole).all()
+
+
+def test_resize_leaves_its_input_alone_and_takes_any_memory_order(rng):
+    frames = rng.random((3, 2, 6, 5))
+    before = frames.copy()
+    turned = frames.transpose(0, 2, 3, 1)
+    assert (resize_frames(turned, 4) == resize_frames(np.ascontiguousarray(turned), 4)).all()
+    assert (frames == before).all()
 
 
 def test_resize_limits(rng):

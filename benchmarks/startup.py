@@ -1,0 +1,41 @@
+"""What comes before training: the import in a fresh process, the embedded data set, the tests."""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import timing
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=11, help="fresh processes per import, in turn")
+    parser.add_argument("--threads", type=int, default=1, help="threads of BLAS")
+    arguments = parser.parse_args()
+    timing.set_threads(arguments.threads)
+    print(timing.heading(("numpy", "torch")))
+    print(timing.HEADER)
+    print(timing.rows("import in a fresh process", timing.compare(
+        {"ours": python("-c", "import ckd_ref"), "torch": python("-c", "import torch")}, arguments.rounds)))
+    with tempfile.TemporaryDirectory() as folder:
+        build = f"from ckd_ref import glyphs; glyphs.build({str(pathlib.Path(folder, 'glyphs.h5'))!r}, progress=False)"
+        once("glyphs, the embedded data set: 3240 pictures, 540 recordings", python("-c", build))
+    once("the tests (`python -m pytest`)", python("-m", "pytest", "-q"))
+
+
+def python(*arguments):
+    """A function that runs this Python in the project's folder and fails if that does."""
+    return lambda: subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+
+def once(what, run):
+    (seconds,) = timing.compare({"ours": run}, rounds=1, warm_up=False)["ours"]
+    print(timing.row(what, f"{seconds:.1f} s"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
