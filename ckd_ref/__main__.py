@@ -69,6 +69,12 @@ def _parser():
     evaluate.add_argument("data", metavar="DATA.h5")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT.h5")
     evaluate.set_defaults(run=_evaluate)
+
+    info = commands.add_parser("info", help="describe a data file in numbers and pictures")
+    info.add_argument("data", type=pathlib.Path, metavar="DATA.h5")
+    info.add_argument("--out", type=pathlib.Path, metavar="SHEET.png",
+                      help="picture of one pair per class (default: DATA.png in the current folder)")
+    info.set_defaults(run=_info)
     return parser
 
 
@@ -117,6 +123,20 @@ def _evaluate(args):
         right = classify(config.model(len(classes)), run, frames) == data.event_label[test]
     print(f"{args.checkpoint}: {np.mean(right):.1%} of {len(test)} test recordings "
           f"({config.method}, after {run.epoch} epochs{f' and {len(run.rows)} batches' if run.rows else ''})")
+
+
+def _info(args):
+    from . import plots
+    from .data import open_paired
+    from .info import describe, measure_recordings
+
+    sheet = args.out or pathlib.Path(args.data.stem + ".png")
+    if sheet.suffix != ".png":                                                  # the data file is not to be replaced
+        raise ValueError(f"expected a name that ends in .png for the picture, got {sheet}")
+    with open_paired(args.data) as data:
+        print(describe(data, measure_recordings(data)))
+        plots.contact_sheet(sheet, data)
+    print(f"One pair of each class is drawn in {sheet.resolve()}")
 
 
 if __name__ == "__main__":

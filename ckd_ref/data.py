@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 
 from . import hdf5
-from .events import EVENT_DTYPE, FormatError, bin_events, check_events, check_sensor_size, naming, resize_frames
+from .events import (EVENT_DTYPE, MAX_TIME_US, FormatError, bin_events, check_events, check_sensor_size, naming,
+                     resize_frames)
 from .files import written_hdf5
 
 FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
@@ -181,7 +182,7 @@ class PairedData:
     Also a context manager. Attributes: `classes` (tuple of str), `sensor_size` (H, W), `image_size` S; `names` of the
     identities (tuple of str, empty if the file has none); `leaky`, whether images of the test may be elsewhere; per
     image `image_label`, `image_identity`, `image_split`, and per recording `event_label`, `event_identity`,
-    `event_split`: (M,) and (R,) arrays, the splits as positions in IMAGE_SPLITS and EVENT_SPLITS.
+    `event_split`, `event_count`: (M,) and (R,) arrays, the splits as positions in IMAGE_SPLITS and EVENT_SPLITS.
 
     Raises
     ------
@@ -205,6 +206,7 @@ class PairedData:
         self.image_identity, self.event_identity = found["images/identity"], found["events/identity"]
         self.image_split, self.event_split = found["images/split"], found["events/split"]
         self._offsets = found["events/offsets"]
+        self.event_count = np.diff(self._offsets)
 
     def __enter__(self):
         return self
@@ -252,6 +254,24 @@ class PairedData:
             for field in EVENT_DTYPE.names:
                 events[field] = self._file[f"events/{field}"][begin:end]
             return check_events(events, self.sensor_size)
+
+    def durations(self):
+        """Microseconds from the first to the last event of every recording: (R,) int64 >= 0. Reads only these events.
+
+        Raises FormatError where a recording's last event is earlier than its first, or either time is out of range.
+        """
+        self._check_indices(np.arange(len(self.event_label)), len(self.event_label), "recording")
+        with naming(self.path, hdf5.REMAKE):
+            t = self._file["events/t"]
+            around = [t[max(begin - 1, 0):begin + 1] for begin in self._offsets]    # last before it, first after it
+        first = np.array([times[-1] for times in around[:-1]], np.int64)
+        last = np.array([times[0] for times in around[1:]], np.int64)
+        bad = (first < 0) | (last < first) | (last > MAX_TIME_US)
+        if bad.any():
+            i = int(bad.argmax())
+            raise FormatError(f"{self.path}, recording {i}: expected times that do not decrease, in 0 ... {MAX_TIME_US} "
+                              f"us, got {first[i]} at its first and {last[i]} at its last event; make the file again")
+        return last - first
 
     def frames(self, indices, T, size):
         """Recordings by position as T frames of size x size: (T, B, size, size, 2) float32, event counts >= 0.

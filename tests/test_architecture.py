@@ -17,7 +17,7 @@ LAYERS = (
     {"events", "color", "neuron", "similarity", "losses", "schedules", "layers", "files"},
     {"camera", "readers", "models", "optim", "batches", "hdf5"},
     {"data", "runs", "teacher"},
-    {"glyphs", "training"},
+    {"glyphs", "training", "info"},
     {"plots", "experiment"},
     {"__main__"},
 )
