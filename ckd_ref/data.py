@@ -269,8 +269,9 @@ class PairedData:
         bad = (first < 0) | (last < first) | (last > MAX_TIME_US)
         if bad.any():
             i = int(bad.argmax())
-            raise FormatError(f"{self.path}, recording {i}: expected times that do not decrease, in 0 ... {MAX_TIME_US} "
-                              f"us, got {first[i]} at its first and {last[i]} at its last event; make the file again")
+            raise FormatError(f"{self.path}, recording {i}: expected times that do not decrease, in 0 ... "
+                              f"{MAX_TIME_US} us, got {first[i]} at its first and {last[i]} at its last event; "
+                              "make the file again")
         return last - first
 
     def frames(self, indices, T, size):
