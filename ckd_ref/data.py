@@ -23,6 +23,7 @@ LAYOUT = {
     # K classes, M images of S x S pixels, R recordings of N events in all; recording i = offsets[i] ... offsets[i+1].
     # An identity is one number for an image and for every recording that filmed it.
     "classes": ("S", ("K",)),                       # names, utf-8 of fixed length; a label is a position in here
+    "names": ("S", ("I",)),                         # of the identities, alike; a file may do without
     "images/pixels": ("u1", ("M", "S", "S", 3)),    # RGB, 0 ... 255
     "images/label": ("i8", ("M",)),
     "images/identity": ("i8", ("M",)),
@@ -36,8 +37,11 @@ LAYOUT = {
     "events/identity": ("i8", ("R",)),
     "events/split": ("u1", ("R",)),                 # position in EVENT_SPLITS
 }
-"""The data sets of a file: type and shape. Root attributes: format, schema, sensor_size = (H, W), image_size = S.
-All are chunked and carry fletcher32 checksums; pixels and events are compressed. Other data sets are ignored."""
+"""The data sets of a file: type and shape. Root attributes: format, schema, sensor_size = (H, W), image_size = S and
+leaky, 1 where images of the test are meant to be in other pools as well (0 if it is absent). All data sets are chunked
+and carry fletcher32 checksums; pixels and events are compressed. Other data sets are ignored."""
+
+NAMES = ("classes", "names")
 
 STREAMED = ("images/pixels", *(f"events/{field}" for field in EVENT_DTYPE.names))
 """What is never held in memory as a whole: written piece by piece, read by sample, compressed by deflate."""
@@ -64,9 +68,13 @@ class PairedWriter:
         Rows and columns of the event camera, pixels.
     image_size : int
         Rows and columns of the images, pixels.
+    names : sequence of str, optional
+        What each identity is called, such as "airplanes/image_0001"; an identity is a position in it.
+    leaky : bool
+        Let images of the test be in other pools as well, and say so in the file.
     """
 
-    def __init__(self, path, classes, sensor_size, image_size):
+    def __init__(self, path, classes, sensor_size, image_size, names=(), leaky=False):
         self.path = pathlib.Path(path)
         self.classes = tuple(classes)
         self.sensor_size = check_sensor_size(sensor_size)
@@ -78,6 +86,8 @@ class PairedWriter:
             raise ValueError(f"expected image_size, a whole number of pixels >= 1, got {image_size!r}")
         self._columns = {name: [] for name in LAYOUT if name not in STREAMED}
         self._columns["classes"] = [name.encode() for name in self.classes]
+        self._columns["names"] = [name.encode() for name in names]
+        self._leaky = leaky
         self._columns["events/offsets"] = [0]
         self._pending = {name: [] for name in STREAMED}
         self._pending_bytes = dict.fromkeys(STREAMED, 0)
@@ -86,7 +96,8 @@ class PairedWriter:
     def __enter__(self):
         with contextlib.ExitStack() as exits:
             file = exits.enter_context(written_hdf5(self.path))
-            file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size)
+            file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size,
+                              leaky=np.uint8(self._leaky))
             for name in STREAMED:
                 dtype, (_, *sample) = LAYOUT[name]
                 sample = [self.image_size if n == "S" else n for n in sample]
@@ -149,7 +160,9 @@ class PairedWriter:
         for name in STREAMED:
             self._flush(name)
         for name, values in self._columns.items():
-            dtype = h5py.string_dtype("utf-8", max(map(len, values))) if name == "classes" else LAYOUT[name][0]
+            if name == "names" and not values:
+                continue
+            dtype = h5py.string_dtype("utf-8", max(map(len, values))) if name in NAMES else LAYOUT[name][0]
             hdf5.write(self._file, name, np.array(values, dtype), maxshape=(None,),
                        chunks=(min(len(values), CHUNK_ELEMENTS) or 1,))
         with naming(self.path, hdf5.REMAKE):
@@ -165,15 +178,17 @@ class PairedWriter:
 class PairedData:
     """Read a file of paired data; opening checks everything but the pixels and events, which are left on disk.
 
-    Also a context manager. Attributes: `classes` (tuple of str), `sensor_size` (H, W), `image_size` S; per image
-    `image_label`, `image_identity`, `image_split`, and per recording `event_label`, `event_identity`,
+    Also a context manager. Attributes: `classes` (tuple of str), `sensor_size` (H, W), `image_size` S; `names` of the
+    identities (tuple of str, empty if the file has none); `leaky`, whether images of the test may be elsewhere; per
+    image `image_label`, `image_identity`, `image_split`, and per recording `event_label`, `event_identity`,
     `event_split`: (M,) and (R,) arrays, the splits as positions in IMAGE_SPLITS and EVENT_SPLITS.
 
     Raises
     ------
     FormatError
         Not HDF5, another schema, missing or mistyped data sets, lengths that disagree, labels or splits out of
-        range, class names empty or twice, an identity with two classes or in the test pools and another, damage.
+        range, names empty or twice, an identity without a name, with two classes, or (unless the file says that it is
+        leaky) in the test pools and another, damage.
     OSError
         A file that cannot be opened.
     """
@@ -185,6 +200,7 @@ class PairedData:
             found = _read_columns(self._file)
             exits.pop_all()                 # stays open
         self.classes, self.sensor_size, self.image_size = found["classes"], found["sensor_size"], found["image_size"]
+        self.names, self.leaky = found["names"], found["leaky"]
         self.image_label, self.event_label = found["images/label"], found["events/label"]
         self.image_identity, self.event_identity = found["images/identity"], found["events/identity"]
         self.image_split, self.event_split = found["images/split"], found["events/split"]
@@ -273,17 +289,21 @@ def _read_columns(file):
         raise FormatError(f"expected the attributes format = {FORMAT} and schema = {SCHEMA}, got {came[0]} and "
                           f"{came[1]}; make the file with a converter of this version")
     sensor_size, image_size = hdf5.attribute(file, "sensor_size", (2,)), hdf5.attribute(file, "image_size")
-    found = {"sensor_size": check_sensor_size(sensor_size), "image_size": int(image_size)}
+    found = {"sensor_size": check_sensor_size(sensor_size), "image_size": int(image_size), "names": (),
+             "leaky": bool(hdf5.attribute(file, "leaky"))}
     lengths = {"S": found["image_size"]}
     for name, (dtype, shape) in LAYOUT.items():
+        if name == "names" and name not in file:
+            continue
         dataset = hdf5.dataset(file, name, dtype, shape, lengths)
-        if name not in STREAMED:
+        if name in NAMES:
+            found[name] = tuple(text.decode() for text in dataset[()])
+        elif name not in STREAMED:
             found[name] = dataset[()]
-    found["classes"] = tuple(name.decode() for name in found["classes"])
     _check_classes(found["classes"])
     _check_offsets(found["events/offsets"], lengths["R"], lengths["N"])
     for group, splits in (("images", IMAGE_SPLITS), ("events", EVENT_SPLITS)):
-        for name, end in (("label", lengths["K"]), ("identity", 2**63), ("split", len(splits))):
+        for name, end in (("label", lengths["K"]), ("identity", lengths.get("I", 2**63)), ("split", len(splits))):
             column = found[f"{group}/{name}"]
             bad = (column < 0) | (column > end - 1)
             if bad.any():
@@ -306,15 +326,22 @@ def _check_offsets(offsets, R, N):
 
 
 def _check_identities(found):
-    """Each identity has one class and is in the test pools or outside them, never both (no leakage)."""
-    identity, label = (np.concatenate((found[f"images/{name}"], found[f"events/{name}"]))
-                       for name in ("identity", "label"))
-    is_test = np.concatenate((found["images/split"] == IMAGE_SPLITS.index("test"),
-                              found["events/split"] == EVENT_SPLITS.index("test")))
+    """Each identity has one name and one class, and is in the test pools or outside them; images may be leaky."""
+    if not all(found["names"]) or len(set(found["names"])) < len(found["names"]):
+        raise FormatError("names: expected one for each identity, none empty and none twice; make the file again")
+    events = found["events/identity"], found["events/label"], found["events/split"] == EVENT_SPLITS.index("test")
+    images = found["images/identity"], found["images/label"], found["images/split"] == IMAGE_SPLITS.index("test")
+    identity, label, is_test = map(np.concatenate, zip(images, events))
+    _check_agreement(identity, label, "has two labels")
+    if found["leaky"]:
+        identity, _, is_test = events
+    _check_agreement(identity, is_test, "is in a test split and in another one")
+
+
+def _check_agreement(identity, column, problem):
+    """One value of the column per identity."""
     _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
-    for column, problem in ((label, "has two labels"), (is_test, "is in a test split and in another one")):
-        bad = column != column[first][inverse]
-        if bad.any():
-            i = int(bad.argmax())
-            raise FormatError(f"identity {identity[i]} {problem}; split by identity, and give images and recordings "
-                              "of one source the same number")
+    bad = column != column[first][inverse]
+    if bad.any():
+        raise FormatError(f"identity {identity[bad.argmax()]} {problem}; split by identity, and give images and "
+                          "recordings of one source the same number")

@@ -15,6 +15,8 @@ CLASSES = ("anchor", "yin yang", "Äther")
 IMAGES = [(0, 10, "teacher"), (0, 11, "static"), (1, 12, "static"), (2, 13, "static"), (0, 20, "test"), (2, 21, "test")]
 RECORDINGS = [(0, 11, "train"), (1, 12, "train"), (2, 13, "train"), (0, 20, "test"), (2, 21, "test")]
 
+NAMES = [f"picture {i} ß" for i in range(22)]
+
 
 def make_events(rng, n):
     events = np.empty(n, EVENT_DTYPE)
@@ -28,7 +30,7 @@ def write(path, rng):
     """A valid file of three classes; returns what was put in."""
     pixels = rng.integers(0, 256, (len(IMAGES), S, S, 3)).astype(np.uint8)
     recordings = [make_events(rng, int(n)) for n in rng.integers(1, 400, len(RECORDINGS))]
-    with PairedWriter(path, CLASSES, SENSOR, S) as writer:
+    with PairedWriter(path, CLASSES, SENSOR, S, NAMES) as writer:
         for image, row in zip(pixels, IMAGES):
             writer.add_image(image, *row)
         for events, row in zip(recordings, RECORDINGS):
@@ -57,6 +59,7 @@ def test_round_trip(tmp_path, rng):
         assert data.images_in("static").tolist() == [1, 2, 3] and data.recordings_in("test").tolist() == [3, 4]
         for i, events in enumerate(recordings):
             assert data.recording(i).dtype == EVENT_DTYPE and np.array_equal(data.recording(i), events)
+        assert data.names == tuple(NAMES) and not data.leaky
         images = data.images([4, 0, 4])
         assert images.dtype == np.float32 and np.array_equal(images, pixels[[4, 0, 4]] / np.float32(255))
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
@@ -247,6 +250,10 @@ BROKEN = {
     "leak of an image": (put("images/split", 4, 0), "identity 20 is in a test split and in another one"),
     "leak of a recording": (put("events/identity", 3, 11), "identity 11 is in a test split and in another one"),
     "two classes": (put("events/label", 1, 2), "identity 12 has two labels"),
+    "names too few": (swap("names", lambda v: v[:21]), r"images/identity\[5\]: expected a number in 0 ... 20, got 21"),
+    "name twice": (swap("names", lambda v: v[[0, 0, *range(2, 22)]]), "names: expected one for each identity"),
+    "name empty": (put("names", 3, b""), "names: expected one for each identity, none empty"),
+    "names number": (swap("names", lambda v: np.arange(22)), "names: expected the type"),
     "class twice": (swap("classes", lambda v: lone(["a", "b", "a"])), "none twice"),
     "class empty": (swap("classes", lambda v: lone(["a", "", "b"])), "none empty"),
     "no class": (swap("classes", lambda v: v[:0], maxshape=(None,)), "at least one name"),
@@ -345,6 +352,22 @@ def test_leaking_or_contradictory_identities_are_not_written(tmp_path, rng, firs
         else:
             writer.add_image(np.zeros((S, S, 3), np.uint8), *second)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_leaky_file_says_so_and_recordings_stay_apart(tmp_path, rng):
+    def write_leaky(*rows):
+        with PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S, leaky=True) as writer:
+            for split in ("static", "test"):
+                writer.add_image(GOOD_IMAGE, 0, 7, split)
+            for row in rows:
+                writer.add_recording(make_events(rng, 5), *row)
+    write_leaky((0, 8, "train"), (0, 7, "test"))
+    with open_paired(tmp_path / "a.h5") as data:
+        assert data.leaky and data.names == ()
+    with pytest.raises(FormatError, match="identity 8 is in a test split and in another one"):
+        write_leaky((0, 8, "train"), (0, 8, "test"))
+    with pytest.raises(FormatError, match="identity 7 has two labels"):
+        write_leaky((1, 7, "test"))
 
 
 GOOD_IMAGE = np.zeros((S, S, 3), np.uint8)
