@@ -7,14 +7,13 @@ each class, some images with their recordings are for the test, some are the sta
 their recording in the training set, and all others are for the teacher alone.
 """
 
-import argparse
+import functools
 import pathlib
-import sys
 
 import numpy as np
-from tqdm import tqdm
 
-from ckd_ref.data import PairedWriter
+import convert
+import pairing
 from ckd_ref.events import FormatError, resize_frames
 from ckd_ref.readers import read_bin, read_idx
 
@@ -24,52 +23,31 @@ CLASSES = tuple("0123456789")
 
 def main(argv=None):
     options = parse(argv)
-    try:
-        convert(options)
-    except (FormatError, OSError) as error:
-        sys.exit(f"nmnist.py: {error}")
+    with convert.one_line_errors("nmnist.py"):
+        pairs = find_pairs(options)
+        pools = pairing.split(pairs, CLASSES, options)
+        check_complete(pairs, pools["train"] + pools["test"], options.events)
+        convert.convert(options, CLASSES, SENSOR_SIZE, pairs, pools)
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = convert.parser(__doc__, test=50, images=20, events=2)
     parser.add_argument("events", type=pathlib.Path, metavar="EVENTS_FOLDER",
                         help="folder of 00001.bin (or .bs2) ..., or of one such folder per class, named by its digit")
     parser.add_argument("images", type=pathlib.Path, metavar="IMAGES.idx", help="MNIST's images, plain or .gz")
     parser.add_argument("labels", type=pathlib.Path, metavar="LABELS.idx", help="MNIST's labels, plain or .gz")
     parser.add_argument("out", type=pathlib.Path, metavar="OUT.h5")
-    parser.add_argument("--events-per-class", type=int, default=2, metavar="N", help="training recordings [2]")
-    parser.add_argument("--images-per-class", type=int, default=20, metavar="N", help="static images [20]")
-    parser.add_argument("--test-per-class", type=int, default=50, metavar="N", help="test images and recordings [50]")
-    parser.add_argument("--seed", type=int, default=0, help="of the split [0]")
-    parser.add_argument("--size", type=int, default=48, help="rows and columns of the images [48]")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5 if it exists")
-    options = parser.parse_args(argv)
-    if not 1 <= options.events_per_class <= options.images_per_class:
-        parser.error("expected 1 <= --events-per-class <= --images-per-class: "
-                     "the training recordings film the first static images")
-    if options.test_per_class < 1 or options.size < 1 or options.seed < 0:
-        parser.error("expected --test-per-class and --size of at least 1 and --seed of at least 0")
-    return options
+    return convert.parse(parser, argv)
 
 
-def convert(options):
-    if options.out.exists() and not options.overwrite:
-        raise FileExistsError(f"{options.out} exists; give --overwrite to replace it")
+def find_pairs(options):
+    """The pairs in MNIST's order; only those at hand have a recording."""
     images, labels = read_idx(options.images), read_idx(options.labels)
     check_images(images, labels, options)
     recordings = find_recordings(options.events, labels)
-    pools = split(labels, options)
-    filmed = {name: np.sort(pools[name]) for name in ("train", "test")}
-    check_complete(recordings, np.concatenate(list(filmed.values())), options.events)
-    with PairedWriter(options.out, CLASSES, SENSOR_SIZE, options.size) as writer:
-        for name in ("teacher", "static", "test"):
-            for i in tqdm(np.sort(pools[name]), desc=f"{name} images", unit="image"):
-                writer.add_image(to_rgb(images[i], options.size), labels[i], i, name)
-        for name, identities in filmed.items():
-            for i in tqdm(identities, desc=f"{name} recordings", unit="recording"):
-                writer.add_recording(read_bin(recordings[i], SENSOR_SIZE), labels[i], i, name)
-    print(f"{options.out}: " + ", ".join(f"{len(pools[name])} {name} images" for name in ("teacher", "static", "test"))
-          + "; " + ", ".join(f"{len(identities)} {name} recordings" for name, identities in filmed.items()))
+    return [pairing.Pair(f"{label}/{i + 1:05d}", label, functools.partial(to_rgb, images[i], options.size),
+                         functools.partial(read_bin, recordings[i], SENSOR_SIZE) if i in recordings else None)
+            for i, label in enumerate(labels.tolist())]
 
 
 def check_images(images, labels, options):
@@ -105,29 +83,12 @@ def find_recordings(folder, labels):
     return found
 
 
-def split(labels, options):
-    """The image positions of each pool; `train` are those of the static images that have training recordings."""
-    pools = {"teacher": [], "static": [], "test": [], "train": []}
-    for k, name in enumerate(CLASSES):
-        identities = np.random.default_rng([options.seed, k]).permutation(np.flatnonzero(labels == k))
-        end = options.test_per_class + options.images_per_class
-        if len(identities) < end:
-            raise FormatError(f"{options.labels}: expected at least {end} images of class {name} ("
-                              f"{options.test_per_class} test, {options.images_per_class} static), got "
-                              f"{len(identities)}; lower --test-per-class or --images-per-class")
-        test, static, teacher = np.split(identities, [options.test_per_class, end])
-        for pool, members in (("teacher", teacher), ("static", static), ("test", test),
-                              ("train", static[:options.events_per_class])):
-            pools[pool].append(members)
-    return {pool: np.concatenate(members) for pool, members in pools.items()}
-
-
-def check_complete(recordings, needed, folder):
-    missing = [i + 1 for i in sorted(needed) if i not in recordings]
+def check_complete(pairs, needed, folder):
+    missing = [i + 1 for i in sorted(needed) if pairs[i].recording is None]
     if missing:
-        names = ", ".join(f"{k:05d}" for k in missing[:10]) + (" ..." if len(missing) > 10 else "")
-        raise FormatError(f"{folder}: {len(missing)} of {len(needed)} recordings are missing (.bin or .bs2): {names}; "
-                          "complete the folder, or give images and labels of the recordings at hand only")
+        raise FormatError(f"{folder}: {len(missing)} of {len(needed)} recordings are missing (.bin or .bs2): "
+                          + pairing.shorten(f"{k:05d}" for k in missing) + "; complete the folder, or give images and "
+                          "labels of the recordings at hand only")
 
 
 def to_rgb(digit, size):

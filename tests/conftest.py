@@ -1,6 +1,7 @@
 """Fixtures, and the specification table that ends every run."""
 
 import collections
+import importlib
 import multiprocessing
 import os
 import pathlib
@@ -48,6 +49,14 @@ def shared():
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no real recordings at {SHARED / 'data'} (CKD_REF_SHARED names their folder)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def converter():
+    """A function that imports a program of data_tools by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(pathlib.Path(__file__).parents[1] / "data_tools")
+        yield importlib.import_module
 
 
 def golden_keys(group, pattern=""):

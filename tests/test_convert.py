@@ -1,0 +1,202 @@
+"""From pairs to a file: conversions that are interrupted, continued, repeated and contested."""
+
+import functools
+import os
+import signal
+import tracemalloc
+import types
+
+import numpy as np
+import pytest
+
+from ckd_ref.data import open_paired
+from ckd_ref.events import EVENT_DTYPE, FormatError
+from ckd_ref.files import locked
+
+CLASSES = ("ant", "bee")
+
+
+def picture(k, size):
+    return np.full((size, size, 3), k % 256, np.uint8)
+
+
+def recording(k, switch=None):
+    if switch and switch.read_text() == "stop":
+        raise KeyboardInterrupt
+    return np.array([(t, k % 7, k % 5, t % 2) for t in range(k % 30 + 1)], EVENT_DTYPE)
+
+
+@pytest.fixture
+def convert(converter, monkeypatch):
+    module = converter("convert")
+    monkeypatch.setattr(module, "SHARD", 4)
+    return module
+
+
+@pytest.fixture
+def pairing(converter):
+    return converter("pairing")
+
+
+@pytest.fixture
+def run(convert, pairing, tmp_path):
+    """Convert 10 pairs of each class; pair 15 needs the file `switch`. Returns the path of the output."""
+    switch = tmp_path / "switch"
+    switch.write_text("go")
+    pairs = [pairing.Pair(f"{CLASSES[k // 10]}/{k}", k // 10, functools.partial(picture, k, 6),
+                          functools.partial(recording, k, *[switch] * (k == 15))) for k in range(20)]
+
+    def run(**changes):
+        chosen = options(out=tmp_path / "out.h5", **changes)
+        convert.convert(chosen, CLASSES, (5, 7), pairs, pairing.split(pairs, CLASSES, chosen))
+        return chosen.out
+    return run
+
+
+def options(**changes):
+    plain = {"size": 6, "workers": 1, "leaky": False, "overwrite": False, "seed": 0,
+             "test_per_class": None, "images_per_class": None, "events_per_class": None}
+    return types.SimpleNamespace(**plain | changes)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_content_names_and_order(run):
+    with open_paired(run(images_per_class=4, events_per_class=2)) as data:
+        assert data.classes == CLASSES and not data.leaky
+        assert data.names == tuple(f"{CLASSES[k // 10]}/{k}" for k in range(20))
+        assert [len(data.images_in(pool)) for pool in ("teacher", "static", "test")] == [10, 8, 2]
+        assert [len(data.recordings_in(pool)) for pool in ("train", "test")] == [4, 2]
+        for i, k in enumerate(data.image_identity):
+            assert np.rint(255 * data.images([i])).max() == k and data.image_label[i] == k // 10
+        for i, k in enumerate(data.event_identity):
+            assert np.array_equal(data.recording(i), recording(k)) and data.event_label[i] == k // 10
+
+
+def test_the_leaky_split_shows_the_test_images_to_the_static_stream(run):
+    with open_paired(run()) as data:
+        honest = data.event_identity[data.recordings_in("test")]
+    with open_paired(run(leaky=True, overwrite=True)) as data:
+        assert data.leaky
+        assert data.event_identity[data.recordings_in("test")].tolist() == honest.tolist()
+        assert set(data.image_identity[data.images_in("static")]) == set(range(20))
+        assert set(data.image_identity[data.images_in("test")]) == set(honest)
+        assert not set(data.event_identity[data.recordings_in("train")]) & set(honest)
+
+
+def test_the_number_of_processes_does_not_change_a_byte(run):
+    alone = run().read_bytes()
+    assert run(workers=2, overwrite=True).read_bytes() == alone
+
+
+def test_interrupted_and_continued_is_as_never_interrupted(run, tmp_path, monkeypatch):
+    whole = run().read_bytes()
+    (tmp_path / "out.h5").unlink()
+    (tmp_path / "switch").write_text("stop")
+    os.utime(tmp_path / "switch", ns=(0, 0))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert files(tmp_path) == ["out.h5.parts", "switch"]
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.h5.parts").iterdir()}
+    assert len(kept) > 5 and "00000.npz" in kept
+    (tmp_path / "switch").write_text("goes")                    # as long as before, and as old
+    os.utime(tmp_path / "switch", ns=(0, 0))
+    monkeypatch.setitem(globals(), "picture", None)             # what is finished is not loaded again
+    assert run().read_bytes() == whole
+    assert files(tmp_path) == ["out.h5", "switch"]
+
+
+def test_ctrl_c_is_noticed_after_the_shard(run, tmp_path, convert, monkeypatch):
+    whole = run().read_bytes()
+    (tmp_path / "out.h5").unlink()
+    add_image = convert.PairedWriter.add_image
+
+    def pressed(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        add_image(*arguments)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(convert.PairedWriter, "add_image", pressed)
+        run()
+    assert files(tmp_path / "out.h5.parts") == ["00000.npz", "plan"] and not (tmp_path / "out.h5").exists()
+    assert run().read_bytes() == whole
+
+
+def test_parts_of_another_plan_are_not_mixed_in(run, tmp_path):
+    (tmp_path / "switch").write_text("stop")
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    for changes in ({"seed": 1}, {"size": 7}, {"leaky": True}):
+        with pytest.raises(FileExistsError, match="out.h5.parts holds parts of another conversion"):
+            run(**changes)
+    (tmp_path / "switch").write_text("go on")                   # another content, so another plan
+    with pytest.raises(FileExistsError, match="its options or its source files were different"):
+        run()
+    with open_paired(run(overwrite=True, seed=1)) as data:
+        assert len(data.event_label) == 20
+    assert files(tmp_path) == ["out.h5", "switch"]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda b: b[:-300], lambda b: b[:500] + bytes([b[500] ^ 4]) + b[501:], lambda b: b""])
+def test_a_damaged_part_is_found_and_made_again(run, tmp_path, damage):
+    whole = run().read_bytes()
+    (tmp_path / "out.h5").unlink()
+    (tmp_path / "switch").write_text("stop")
+    os.utime(tmp_path / "switch", ns=(0, 0))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    part = tmp_path / "out.h5.parts" / "00001.npz"
+    part.write_bytes(damage(part.read_bytes()))
+    (tmp_path / "switch").write_text("goes")
+    os.utime(tmp_path / "switch", ns=(0, 0))
+    with pytest.raises(FormatError, match="00001.npz: .*repeat the command"):
+        run()
+    assert run().read_bytes() == whole
+
+
+def test_an_existing_output_is_replaced_only_by_a_complete_one(run, tmp_path):
+    (tmp_path / "out.h5").write_text("precious")
+    with pytest.raises(FileExistsError, match="give --overwrite"):
+        run()
+    (tmp_path / "switch").write_text("stop")
+    with pytest.raises(KeyboardInterrupt):
+        run(overwrite=True)
+    assert (tmp_path / "out.h5").read_text() == "precious"
+
+
+def test_a_second_process_is_refused(run, tmp_path):
+    with locked(tmp_path / "out.h5"), pytest.raises(BlockingIOError, match="out.h5 is in use by process"):
+        run()
+    assert files(tmp_path) == ["switch"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind the superuser")
+def test_a_read_only_folder_is_an_os_error(run, tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(PermissionError):
+        run()
+    tmp_path.chmod(0o755)
+
+
+def test_a_missing_or_unwritable_folder_is_an_os_error(convert, tmp_path):
+    for folder, message in ((tmp_path / "none", "no folder .* make it first"), ("/proc", "/proc")):
+        chosen = options(out=convert.pathlib.Path(folder, "out.h5"))
+        with pytest.raises(OSError, match=message):
+            convert.convert(chosen, CLASSES, (5, 7), [], {pool: [] for pool in ("teacher", "static", "test", "train")})
+
+
+def test_memory_does_not_grow_with_the_number_of_recordings(convert, pairing, tmp_path):
+    def peak(n):
+        pairs = [pairing.Pair(f"ant/{k}", 0, functools.partial(picture, 0, 90), functools.partial(recording, 3))
+                 for k in range(n)]
+        chosen = options(out=tmp_path / f"{n}.h5", size=90)
+        tracemalloc.start()
+        convert.convert(chosen, CLASSES[:1], (5, 7), pairs, pairing.split(pairs, CLASSES[:1], chosen))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+    peak(4)
+    small, large = peak(60), peak(160)
+    assert large - small < 100 * 90 * 90 * 3 / 4        # a fourth of what 100 more images weigh
