@@ -51,6 +51,15 @@ def shared():
     return SHARED
 
 
+@pytest.fixture
+def small_disk():
+    """A function that limits the size of files."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.fixture(scope="session")
 def converter():
     """A function that imports a program of data_tools by its name."""

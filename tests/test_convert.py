@@ -166,6 +166,18 @@ def test_an_existing_output_is_replaced_only_by_a_complete_one(run, tmp_path):
     assert (tmp_path / "out.h5").read_text() == "precious"
 
 
+@pytest.mark.parametrize("share", [0, 0.1, 0.6, 0.99])
+def test_a_full_disk_is_an_os_error_and_the_next_run_goes_on(run, tmp_path, small_disk, share):
+    whole = run().read_bytes()
+    (tmp_path / "out.h5").unlink()
+    small_disk(int(share * len(whole)))
+    with pytest.raises(OSError, match="too large"):
+        run()
+    small_disk(-1)
+    assert not (tmp_path / "out.h5").exists() and run().read_bytes() == whole
+    assert files(tmp_path) == ["out.h5", "switch"]
+
+
 def test_a_second_process_is_refused(run, tmp_path):
     with locked(tmp_path / "out.h5"), pytest.raises(BlockingIOError, match="out.h5 is in use by process"):
         run()

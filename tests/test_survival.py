@@ -189,14 +189,6 @@ def test_workers_end_with_a_killed_parent(path, tmp_path):
 
 # Full disks, second processes, bad numbers, other data
 
-@pytest.fixture
-def small_disk():
-    """A function that limits the size of files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
 def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint(data, path, tmp_path, capsys, small_disk, share):
     asked = iter([False] * 5 + [True])
