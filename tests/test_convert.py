@@ -201,14 +201,14 @@ def test_a_missing_or_unwritable_folder_is_an_os_error(convert, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_recordings(convert, pairing, tmp_path):
     def peak(n):
-        pairs = [pairing.Pair(f"ant/{k}", 0, functools.partial(picture, 0, 90), functools.partial(recording, 3))
+        pairs = [pairing.Pair(f"ant/{k}", 0, functools.partial(picture, 0, 200), functools.partial(recording, 3))
                  for k in range(n)]
-        chosen = options(out=tmp_path / f"{n}.h5", size=90)
+        chosen = options(out=tmp_path / f"{n}.h5", size=200)
         tracemalloc.start()
         convert.convert(chosen, CLASSES[:1], (5, 7), pairs, pairing.split(pairs, CLASSES[:1], chosen))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
     peak(4)
-    small, large = peak(60), peak(160)
-    assert large - small < 100 * 90 * 90 * 3 / 4        # a fourth of what 100 more images weigh
+    small, large = peak(40), peak(120)
+    assert large - small < 80 * 200 * 200 * 3 / 8       # an eighth of what 80 more images weigh
