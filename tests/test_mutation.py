@@ -59,6 +59,16 @@ def test_the_same_seed_damages_alike():
     assert one == two != three
 
 
+def test_every_byte_of_an_hdf5_file_is_covered_by_a_checksum(tmp_path, rng):
+    form, path = mutation.FORMATS["logits h5"], tmp_path / "l.h5"
+    form.make(path, rng)
+    content = path.read_bytes()
+    for i in range(len(content)):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1:])
+        with pytest.raises(mutation.FormatError):
+            form.read(path)
+
+
 def test_lookup3_is_that_of_its_author():
     assert mutation.lookup3(b"Four score and seven years ago") == 0x17770551    # driver5 of Bob Jenkins' lookup3.c
 
