@@ -9,8 +9,10 @@ import math
 
 import autograd.numpy as np
 
-from .layers import avg_pool, batch_norm, conv2d, linear, relu
+from .layers import Identity, avg_pool, batch_norm, conv2d, linear, relu
 from .neuron import lif, reset
+from .spiking import Neurons
+from .team import ALONE, gather
 
 STAGES = {
     "full": ((64, 128), (256, 256), (512, 512), (512, 512)),
@@ -76,7 +78,7 @@ class VGGSNN:
         params["theta"] = np.ones(self.T, dtype)
         return params, state
 
-    def apply(self, params, state, frames, head, training):
+    def apply(self, params, state, frames, head, training, team=ALONE):
         """Outputs of one stream.
 
         Parameters
@@ -96,13 +98,13 @@ class VGGSNN:
         if np.shape(frames)[:1] + np.shape(frames)[2:] != (self.T, self.size, self.size, 2):
             raise ValueError(f"expected frames ({self.T}, B, {self.size}, {self.size}, 2), "
                              f"got shape {np.shape(frames)}")
-        x, layer = frames, 0
-        for stage in self.stages:
-            for _ in stage:
-                current, state = _conv_norm(x, params, state, layer, training, self.per_step)
-                x, potentials = lif(current)                   # (T, B, h, w, C)
-                layer += 1
-            x = avg_pool(x, 2)                                 # (T, B, h / 2, w / 2, C)
+        x = team.into_groups(frames)                           # (G, T, n, H, W, 2)
+        pools = [2 if layer == len(stage) - 1 else 1 for stage in self.stages for layer in range(len(stage))]
+        for layer, pool in enumerate(pools[:-1]):
+            x, state = _conv_norm(x, params, state, layer, training, self.per_step, Neurons(pool), team)
+        current, state = _conv_norm(x, params, state, len(pools) - 1, training, self.per_step, Identity(), team)
+        spikes, potentials = lif(gather(current, team))        # (T, B, h, w, C)
+        x = avg_pool(spikes, 2)                                # (T, B, h / 2, w / 2, C)
         flat = np.reshape(x, x.shape[:2] + (-1,))              # (T, B, D)
         logits = linear(flat, params[f"{head}/w"], params[f"{head}/b"])
         return logits, reset(potentials), state
@@ -139,7 +141,7 @@ class Teacher:
         """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and the next state."""
         x = hsv
         for layer in range(len(self.channels)):
-            x, state = _conv_norm(x, params, state, layer, training, per_step=False)
+            x, state = _conv_norm(x, params, state, layer, training, False, Identity(), ALONE)
             x = avg_pool(relu(x), 2)                           # (B, h / 2, w / 2, C)
         return linear(np.reshape(x, (len(x), -1)), params["head/w"], params["head/b"]), state
 
@@ -154,11 +156,17 @@ def count(params):
     return sum(p.size for p in params.values())
 
 
-def _conv_norm(x, params, state, layer, training, per_step):
+def is_filter(name):
+    """Whether a parameter is the filter of a convolution."""
+    return name.startswith("conv") and name.endswith("/w")
+
+
+def _conv_norm(x, params, state, layer, training, per_step, then, team):
     name = f"conv{layer}"
     running = state[f"{name}/mean"], state[f"{name}/var"]
     y = conv2d(x, params[f"{name}/w"])
-    y, (mean, var) = batch_norm(y, params[f"{name}/scale"], params[f"{name}/shift"], running, training, per_step)
+    y, (mean, var) = batch_norm(y, params[f"{name}/scale"], params[f"{name}/shift"], running, training,
+                                per_step, then, team)
     return y, state | {f"{name}/mean": mean, f"{name}/var": var}
 
 

@@ -1,11 +1,11 @@
 """The leaky integrate-and-fire neuron and its surrogate gradients (Eqs. 1-3)."""
 
-import autograd.numpy as np
+import numpy as np
 from autograd.extend import defvjp, primitive
 from scipy.special import expit
 
 SURROGATES = {
-    "triangle": lambda v, a: np.maximum(1 - np.abs(v) / a, 0) / a,
+    "triangle": lambda v, a: np.maximum(a - np.abs(v), 0) * a**-2,
     "atan": lambda v, a: 1 / (a * (1 + (np.pi / a * v) ** 2)),
     "sigmoid": lambda v, a: expit(v / a) * expit(-v / a) / a,
     "rectangle": lambda v, a: (np.abs(v) < a / 2).astype(v.dtype) / a,
@@ -109,34 +109,44 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
         raise ValueError(f"expected currents (T, ...) with T >= 1 time steps, got shape {np.shape(current)}")
     if not 0 <= tau <= 1:
         raise ValueError(f"expected a leak factor tau in [0, 1], got {tau!r}")
-    u = _membrane(current, tau, v_th, surrogate, width, detach_reset)
+    u = _potentials(current, tau, v_th, surrogate, width, detach_reset)
     return spike(u - v_th, surrogate, width), u
 
 
 @primitive
-def _membrane(current, tau, v_th, surrogate, width, detach_reset):
-    u = np.empty_like(current)
-    u[0] = current[0]
-    for t in range(1, len(current)):
-        u[t] = lif_step(u[t - 1], spike(u[t - 1] - v_th), current[t], tau)
-    return u
+def _potentials(current, tau, v_th, surrogate, width, detach_reset):
+    return np.stack([u for u, _ in walk(current, tau, v_th)])
 
 
-def _membrane_vjp(u, current, tau, v_th, surrogate, width, detach_reset):
+def _potentials_vjp(u, current, tau, v_th, surrogate, width, detach_reset):
     def vjp(g):
-        g = g.copy()
-        for t in reversed(range(len(u) - 1)):
-            v = u[t] - v_th
-            kept = 1 - spike(v)                                # d lif_step / d u, over tau
-            if not detach_reset:
-                kept = kept - u[t] * surrogate_grad(v, surrogate, width)
-            g[t] += tau * kept * g[t + 1]
-        return g
+        steps = [(ut, spike(ut - v_th)) for ut in u]
+        return np.stack(list(walk_back(g, steps, tau, v_th, surrogate, width, detach_reset))[::-1])
 
     return vjp
 
 
-defvjp(_membrane, _membrane_vjp, argnums=(0,))
+defvjp(_potentials, _potentials_vjp, argnums=(0,))
+
+
+def walk(currents, tau=0.5, v_th=1.0):
+    """The neurons of `lif` through time: yield potentials and spikes of every step."""
+    u = s = 0.0
+    for current in currents:
+        u = lif_step(u, s, current, tau)
+        s = spike(u - v_th)
+        yield u, s
+
+
+def walk_back(g, steps, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True):
+    """Backpropagation through time: yield the gradients of the currents, the last first, given those of `steps`' u."""
+    later = 0.0
+    for gu, (u, s) in zip(reversed(g), reversed(steps)):
+        kept = 1 - s                                           # d lif_step / d u, over tau
+        if not detach_reset:
+            kept = kept - u * surrogate_grad(u - v_th, surrogate, width)
+        later = gu + tau * kept * later
+        yield later
 
 
 def reset(potentials, v_th=1.0):

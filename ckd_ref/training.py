@@ -10,7 +10,7 @@ import threading
 import time
 
 import autograd.numpy as np
-from autograd import value_and_grad
+from autograd import grad
 from autograd.tracer import getval
 
 from .batches import random_crop, replace_static, replacement_mask, sample_pairs
@@ -18,11 +18,12 @@ from .color import value_frames
 from .events import FormatError
 from .files import locked, remove_leftovers, written_whole
 from .losses import ckd_loss, tet_loss
-from .models import predict
+from .models import is_filter, predict
 from .optim import adamw, init_moments
 from .runs import Config, Run, load_latest, save_checkpoint
 from .schedules import learning_rate, phase_weight, replacement_probability
 from .teacher import check_logits
+from .team import ALONE, pairwise_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,35 +167,54 @@ def _train(data, config, folder, teacher_logits, progress, line, stop):
     return run
 
 
-def train_step(net, run, batch, config, rate, gamma, step):
+def train_step(net, run, batch, config, rate, gamma, step, team=ALONE):
     """One batch: both streams forward, the loss, its gradient, AdamW. Changes `run`; returns parts and accuracies."""
-    def loss(params):
-        state = run.state
-        if config.method == "snn":
-            event_logits, _, state = net.apply(params, state, batch.events, "event", True)
-            total = tet_loss(event_logits, batch.labels, config.lam, config.target)
-            parts = {"cls_e": float(getval(total))}
-        else:
-            static_logits, features_s, state = net.apply(params, state, batch.static, "static", True)
-            event_logits, features_d, state = net.apply(params, state, batch.events, "event", True)
-            total, parts = ckd_loss(
-                static_logits, event_logits, features_s, features_d, batch.labels, params["theta"],
-                batch.teacher_logits, gamma, config.alpha, config.alignment, config.temperature, config.lam,
-                config.target, config.reading)
-            parts["accuracy_static"] = float(np.mean(predict(getval(static_logits)) == batch.labels))
-        parts["accuracy_train"] = float(np.mean(predict(getval(event_logits)) == batch.labels))
-        after.update(state=state, parts=parts)
-        return total
-
-    after = {}
-    total, grads = value_and_grad(loss)(run.params)
-    row = {"loss": float(total), **after["parts"]}
+    parts = [(net, run.params, run.state, part, config, gamma) for part in team.split(batch)]
+    results = team.call(gradients, parts)
+    _, state, row = results[0]
+    grads = {name: _total(name, [streams for streams, _, _ in results]) for name in run.params}
     bad = [f"{name} = {value}" for name, value in row.items() if not np.isfinite(value)]
     if bad:
         raise FloatingPointError(f"the loss is not finite any more ({', '.join(bad)}); try a lower learning rate")
     run.params, run.moments = adamw(run.params, grads, run.moments, step, rate, config.decay)
-    run.state = after["state"]
+    run.state = state
     return row
+
+
+def gradients(team, net, params, state, batch, config, gamma):
+    """Gradients of the loss of one batch by way of each stream, the next state, parts of the loss and accuracies."""
+    def loss(of_static, of_events):
+        state = before
+        if config.method == "snn":
+            event_logits, _, state = net.apply(of_events, state, batch.events, "event", True, team)
+            total = tet_loss(event_logits, batch.labels, config.lam, config.target)
+            parts = {"cls_e": float(getval(total))}
+        else:
+            static_logits, features_s, state = net.apply(of_static, state, batch.static, "static", True, team)
+            event_logits, features_d, state = net.apply(of_events, state, batch.events, "event", True, team)
+            total, parts = ckd_loss(
+                static_logits, event_logits, features_s, features_d, batch.labels, of_events["theta"],
+                batch.teacher_logits, gamma, config.alpha, config.alignment, config.temperature, config.lam,
+                config.target, config.reading)
+            parts["accuracy_static"] = float(np.mean(predict(getval(static_logits)) == batch.labels))
+        parts["accuracy_train"] = float(np.mean(predict(getval(event_logits)) == batch.labels))
+        after.update(state=state, row={"loss": float(getval(total)), **parts})
+        return total
+
+    before, after = state, {}
+    grads = grad(loss, (0, 1))(params, params)
+    return grads, after["state"], after["row"]
+
+
+def _total(name, members):
+    """A parameter's gradient: filters have a part at every member, from its samples; all else is everywhere the same.
+
+    Each stream is summed over the members first, so that no bit depends on their number.
+    """
+    if not is_filter(name):
+        members = members[:1]
+    static, events = (pairwise_sum([member[stream][name] for member in members]) for stream in (0, 1))
+    return static + events
 
 
 def classify(net, run, frames, batch=64):
