@@ -49,6 +49,8 @@ def _parser():
 
     single = commands.add_parser("train", help="train one method on a data file, or go on with a run")
     single.add_argument("data", metavar="DATA.h5")
+    single.add_argument("--processes", type=int, default=os.cpu_count() or 1,
+                        help="share the samples of each batch (default: one per core)")
     single.set_defaults(run=_train)
 
     for command in (compare, single):
@@ -104,7 +106,7 @@ def _train(args):
                 with locked(path):
                     save_logits(path, train_teacher(data, config.seed), data.classes)
             logits = load_logits(path, data)
-        run = train(data, config, args.out, logits)
+        run = train(data, config, args.out, logits, processes=args.processes)
     plots.learning_curves(args.out / "curves.png", {config.method: [run.history]})
     print(f"{config.method}: final {run.history[-1]['accuracy_test']:.1%}, best epoch "
           f"{max(row['accuracy_test'] for row in run.history):.1%}; log and checkpoint in {args.out.resolve()}")

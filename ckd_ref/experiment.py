@@ -83,7 +83,6 @@ def _train_all(paths, config, folder, teacher, workers):
         chosen = dataclasses.replace(config, method=method, seed=seed)
         runs[method, seed] = pool.submit(_student, paths[seed], chosen, folder / f"{method}-seed{seed}", logits)
 
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")         # for the processes: more would fight for the cores
     context, runs = multiprocessing.get_context("spawn"), {}
     stop = context.Event()
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (context.RLock(), stop))

@@ -12,6 +12,7 @@ from .losses import cross_entropy
 from .models import Teacher
 from .optim import adamw, init_moments
 from .schedules import learning_rate
+from .team import prepare_process
 
 
 def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progress=True, stop=None):
@@ -32,6 +33,7 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
     """
     from tqdm import tqdm
 
+    prepare_process()
     rng = np.random.default_rng([seed, 1])                                     # apart from the student's draws
     net = Teacher(len(data.classes), data.image_size)
     params, state = net.init(rng)

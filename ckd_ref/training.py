@@ -23,7 +23,7 @@ from .optim import adamw, init_moments
 from .runs import Config, Run, load_latest, save_checkpoint
 from .schedules import learning_rate, phase_weight, replacement_probability
 from .teacher import check_logits
-from .team import ALONE, pairwise_sum
+from .team import ALONE, Team, fitting, pairwise_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Pairs:
         return Batch(static, events, self.event_label[i], None if self.logits is None else self.logits[j])
 
 
-def train(data, config, folder=None, teacher_logits=None, progress=True, line=0, stop=None):
+def train(data, config, folder=None, teacher_logits=None, progress=True, line=0, stop=None, processes=1):
     """Train a student, or go on with a run that was interrupted.
 
     Parameters
@@ -78,6 +78,8 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0,
     stop : function, optional
         Asked before every batch; when it says True the run is saved and ends. Default: whether Ctrl-C was pressed,
         if there is a folder to save to.
+    processes : int
+        The most that share the samples of each batch; the bits do not depend on it.
 
     Returns
     -------
@@ -99,12 +101,12 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0,
         Stopped; what was done is saved.
     """
     if not folder:
-        return _train(data, config, None, teacher_logits, progress, line, stop or (lambda: False))
+        return _train(data, config, None, teacher_logits, progress, line, stop or (lambda: False), processes)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
         remove_leftovers(folder)
-        return _train(data, config, folder, teacher_logits, progress, line, stop)
+        return _train(data, config, folder, teacher_logits, progress, line, stop, processes)
 
 
 @contextlib.contextmanager
@@ -126,7 +128,7 @@ def ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def _train(data, config, folder, teacher_logits, progress, line, stop):
+def _train(data, config, folder, teacher_logits, progress, line, stop, processes):
     from tqdm import tqdm
 
     net, pairs = config.model(len(data.classes)), Pairs(data, config, teacher_logits)
@@ -134,8 +136,9 @@ def _train(data, config, folder, teacher_logits, progress, line, stop):
     test_frames, test_labels = data.frames(test, config.T, config.size), data.event_label[test]
     run = _resume_or_start(net, config, folder, _inputs(data, config, teacher_logits))
     done = run.epoch * config.batches + len(run.rows)
-    with tqdm(total=config.epochs * config.batches, initial=done, desc=config.method, disable=not progress,
-              position=line, leave=None, unit="batch") as bar:
+    with Team(fitting(config.batch, processes)) as team, tqdm(
+            total=config.epochs * config.batches, initial=done, desc=config.method, disable=not progress,
+            position=line, leave=None, unit="batch") as bar:
         for epoch in range(run.epoch, config.epochs):
             start = time.perf_counter()
             rate = learning_rate(epoch, config.epochs, config.rate, config.warmup)
@@ -147,14 +150,14 @@ def _train(data, config, folder, teacher_logits, progress, line, stop):
                 probability = replacement_probability(index, epoch, config.batches, config.epochs)
                 batch = pairs.draw(probability, run.rng)
                 try:
-                    row = train_step(net, run, batch, config, rate, gamma, epoch * config.batches + index + 1)
+                    row = train_step(net, run, batch, config, rate, gamma, epoch * config.batches + index + 1, team)
                     _check_finite(run)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"epoch {epoch}, batch {index}: {error}") from None
                 run.rows.append(row)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
                 bar.update()
-            accuracy = np.mean(classify(net, run, test_frames) == test_labels)
+            accuracy = np.mean(classify(net, run, test_frames, team) == test_labels)
             run.history.append({
                 "epoch": epoch, "rate": rate,
                 "replacement": replacement_probability(config.batches - 1, epoch, config.batches, config.epochs),
@@ -169,8 +172,9 @@ def _train(data, config, folder, teacher_logits, progress, line, stop):
 
 def train_step(net, run, batch, config, rate, gamma, step, team=ALONE):
     """One batch: both streams forward, the loss, its gradient, AdamW. Changes `run`; returns parts and accuracies."""
-    parts = [(net, run.params, run.state, part, config, gamma) for part in team.split(batch)]
-    results = team.call(gradients, parts)
+    shares = zip(team.share(batch.static, 1), team.share(batch.events, 1))
+    batches = [dataclasses.replace(batch, static=static, events=events) for static, events in shares]
+    results = team.call(gradients, [(net, run.params, run.state, own, config, gamma) for own in batches])
     _, state, row = results[0]
     grads = {name: _total(name, [streams for streams, _, _ in results]) for name in run.params}
     bad = [f"{name} = {value}" for name, value in row.items() if not np.isfinite(value)]
@@ -182,7 +186,10 @@ def train_step(net, run, batch, config, rate, gamma, step, team=ALONE):
 
 
 def gradients(team, net, params, state, batch, config, gamma):
-    """Gradients of the loss of one batch by way of each stream, the next state, parts of the loss and accuracies."""
+    """Gradients of the loss by way of each stream, the next state, the parts of the loss and accuracies.
+
+    Computed by every member of a team: `batch` has the frames of its own samples, the labels and logits of all.
+    """
     def loss(of_static, of_events):
         state = before
         if config.method == "snn":
@@ -217,11 +224,18 @@ def _total(name, members):
     return static + events
 
 
-def classify(net, run, frames, batch=64):
+def classify(net, run, frames, team=ALONE, batch=64):
     """Predicted classes (R,) of recordings as frames (T, R, size, size, 2), from events alone."""
-    parts = [net.apply(run.params, run.state, frames[:, i:i + batch], "event", False)[0]
-             for i in range(0, frames.shape[1], batch)]
-    return np.concatenate([predict(logits) for logits in parts])
+    batches = [frames[:, i:i + batch] for i in range(0, frames.shape[1], batch)]
+    own = [(net, run.params, run.state, batches[member::team.size]) for member in range(team.size)]
+    predicted = [None] * len(batches)
+    for member, classes in enumerate(team.call(_predict, own)):
+        predicted[member::team.size] = classes
+    return np.concatenate(predicted)
+
+
+def _predict(_, net, params, state, batches):
+    return [predict(net.apply(params, state, frames, "event", False)[0]) for frames in batches]
 
 
 def _check_finite(run):

@@ -175,3 +175,13 @@ def batch_norm(x, scale, shift, eps):
         means.append(mean)
         variances.append(spread / (len(values) - 1))
     return y, np.array(means), np.array(variances)
+
+
+def avg_pool(x, size):
+    """Mean of every window of images (N, H, W, C), pixel by pixel."""
+    N, H, W, C = x.shape
+    y = np.zeros((N, H // size, W // size, C))
+    for n, i, j, c in np.ndindex(y.shape):
+        for a, b in np.ndindex(size, size):
+            y[n, i, j, c] += x[n, i * size + a, j * size + b, c] / size**2
+    return y

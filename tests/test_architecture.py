@@ -14,8 +14,10 @@ PACKAGE = pathlib.Path(ckd_ref.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 LAYERS = (
-    {"events", "color", "neuron", "similarity", "losses", "schedules", "layers", "files"},
-    {"camera", "readers", "models", "optim", "batches", "hdf5"},
+    {"events", "color", "neuron", "similarity", "losses", "schedules", "files", "team", "winograd"},
+    {"layers", "camera", "readers", "optim", "batches", "hdf5"},
+    {"spiking"},
+    {"models"},
     {"data", "runs", "teacher"},
     {"glyphs", "training", "info"},
     {"plots", "experiment"},
