@@ -8,7 +8,7 @@ from ckd_ref.training import Batch, train_step
 
 def make_step(width, batch, steps, classes=101, seed=0, network="full"):
     from ckd_ref.team import Team
-    team = Team(int(os.environ.get("TH", "2")))
+    team = Team(int(os.environ.get("TH", "2"))).__enter__()
     rng = np.random.default_rng(seed)
     config = Config(method="ckd", network=network, width=width, T=steps, batch=batch)
     net = config.model(classes)

@@ -13,7 +13,7 @@ from autograd.extend import defvjp, defvjp_argnums, primitive
 from autograd.tracer import getval
 
 from .team import ALONE, pairwise_sum
-from .winograd import Winograd
+from .winograd import Winograd, step_for
 
 BLOCK_BYTES = 1 << 20
 """The largest array within a block, about: half the cache of a core."""
@@ -79,8 +79,10 @@ defvjp_argnums(_conv2d, _conv2d_vjp)
 
 
 def _products(x, w, stride):
-    wide = w.shape[:2] == (3, 3) and w[0, 0].size >= WINOGRAD_PRODUCTS
-    return Winograd(w) if wide and stride == 1 and x.shape[-3] % 3 == x.shape[-2] % 3 == 0 else Patches(w, stride)
+    m = step_for(*x.shape[-3:-1])
+    if m and stride == 1 and w.shape[:2] == (3, 3) and w[0, 0].size >= WINOGRAD_PRODUCTS:
+        return Winograd(w, m)
+    return Patches(w, stride)
 
 
 class Patches:
@@ -194,11 +196,10 @@ def batch_norm(x, scale, shift, running, training=True, per_step=False, then=Ide
     if images < 2:
         raise ValueError(f"expected at least 2 images to take the statistics of, got {images}; "
                          "a batch of one cannot be normalised: use larger batches, or training=False")
-    moments = np.array([[_moments(images) for images in group] for group in parts])
-    means, variances = np.moveaxis(np.concatenate(team.everyone(moments)), 2, 0)     # (all groups, T, C)
-    over = 0 if per_step else (0, 1)
-    mean = means.mean(over).reshape(-1, len(scale))                         # (T or 1, C)
-    var = (variances.mean(over) + means.var(over)).reshape(mean.shape)
+    moments = np.stack([_moments(group) for group in parts])                # (G, T, 2, n, C)
+    moments = np.concatenate(team.everyone(moments)).swapaxes(0, 1)         # (T, all groups, 2, n, C)
+    means, variances = np.moveaxis(moments, 2, 0).reshape(2, len(parts[0]) if per_step else 1, -1, len(scale))
+    mean, var = means.mean(1), variances.mean(1) + means.var(1)             # (T or 1, C)
     n = images * parts[0, 0, 0, ..., 0].size
     for new in zip(mean, var * (n / (n - 1))):
         running = tuple(((1 - momentum) * r + momentum * s).astype(r.dtype) for r, s in zip(running, new))
@@ -229,7 +230,8 @@ def _normalise_vjp(argnums, y, args, _):
                 back = then.backward(_affine(group[:, block], slope, offset), gparts[i][:, block])
                 for t, current in zip(reversed(range(len(group))), back):
                     gx_parts[i, t, block] = current
-                    sums[i, t] += _channel_sums(current), _channel_sums(current, group[t, block])
+                sums[i, :, 0] += _pixel_sums(gx_parts[i][:, block]).sum(1)
+                sums[i, :, 1] += _pixel_sums(gx_parts[i][:, block], group[:, block]).sum(1)
         sums = np.concatenate(team.everyone(sums)).sum(0)                   # (T, 2, C)
         along_1, along_x = np.moveaxis(sums if len(mean) > 1 else sums.sum(0, keepdims=True), 1, 0)
         along_x = (along_x - mean * along_1) * inv_std
@@ -271,21 +273,30 @@ def _affine(x, slope, offset):
         yield y.reshape(images.shape)
 
 
-def _moments(x):
-    """Mean and variance of every channel of (n, H, W, C), float64."""
-    n = x[..., 0].size
-    mean = _channel_sums(x) / n
-    centred = x.reshape(len(x), -1) - np.tile(mean.astype(x.dtype), n // len(x))
-    return mean, _channel_sums(centred.reshape(x.shape), centred.reshape(x.shape)) / n
+def _moments(group):
+    """Mean and variance of every image and channel of (T, n, H, W, C), float64: (T, 2, n, C)."""
+    T, n, H, W, C = group.shape
+    moments = np.empty((T, 2, n, C))
+    for block in _blocks(n, BLOCK_BYTES // group[:, :1].nbytes):
+        mean = _pixel_sums(group[:, block]) / (H * W)
+        rows = _rows(group[:, block])
+        centred = rows - np.tile(mean, rows.shape[-1] // C)[:, :, None].astype(rows.dtype)
+        moments[:, 0, block] = mean
+        moments[:, 1, block] = _pixel_sums(*2 * [centred.reshape(T, -1, H, W, C)]) / (H * W)
+    return moments
 
 
-def _channel_sums(x, y=None):
-    """Sums of x, or of x y, over all but the channels of (n, H, W, C): few terms at a time, then in float64."""
-    n, H, W, C = x.shape
-    fold = math.gcd(H * W, 64)                                              # long rows are faster
-    x = x.reshape(n, -1, fold * C)
-    sums = x.sum(axis=1) if y is None else np.einsum("nrc,nrc->nc", x, y.reshape(x.shape))
-    return sums.sum(axis=0, dtype=np.float64).reshape(fold, C).sum(axis=0)
+def _pixel_sums(x, y=None):
+    """Sums of x, or of x y, over the pixels of (T, n, H, W, C), (T, n, C): few terms at a time, then in float64."""
+    T, n, _, _, C = x.shape
+    sums = _rows(x).sum(axis=2) if y is None else np.einsum("tnrc,tnrc->tnc", _rows(x), _rows(y))
+    return sums.reshape(T, n, -1, C).sum(axis=2, dtype=np.float64)
+
+
+def _rows(x):
+    """Images (T, n, H, W, C) in rows of many pixels, over which NumPy is fastest: (T, n, rows, pixels C)."""
+    T, n, H, W, C = x.shape
+    return x.reshape(T, n, -1, math.gcd(H * W, 64) * C)
 
 
 def avg_pool(x, size):

@@ -247,9 +247,9 @@ def test_two_processes_build_one_data_set(tmp_path):
     ("params", "conv0/w", "parameter conv0/w"), ("state", "conv1/var", "statistic conv1/var"),
     ("moments", "event/w", "squared gradient of event/w")])
 def test_a_finite_loss_does_not_hide_other_numbers_that_are_not(data, tmp_path, monkeypatch, tree, name, message):
-    def poisoned(net, run, *rest):
-        row = step(net, run, *rest)
-        if rest[-1] == 6:
+    def poisoned(net, run, batch, config, rate, gamma, number, team):
+        row = step(net, run, batch, config, rate, gamma, number, team)
+        if number == 6:
             value = getattr(run, tree)[name]
             (value[1] if tree == "moments" else value).flat[0] = np.inf
         return row
