@@ -36,7 +36,7 @@ class Config:
     T: int = _option(6, "time steps")
     size: int = _option(48, "rows and columns of the frames")
     per_step: bool = _option(False, "batch-norm statistics per time step, as in the baseline")
-    epochs: int = _option(20, "length of the training")
+    epochs: int = _option(40, "length of the training")
     batches: int = _option(12, "batches per epoch")
     batch: int = _option(20, "pairs per batch")
     rate: float = _option(5e-3, "peak learning rate")
