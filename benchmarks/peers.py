@@ -41,3 +41,149 @@ def film(frames, times_us, threshold):
 
     pairs = zip(itertools.pairwise(frames), itertools.pairwise(times_us))
     return [frame_to_event_tuples(*pair, *times, c_thresh=threshold) for pair, times in pairs]
+
+
+# ---- training
+
+
+class Spike(torch.autograd.Function):
+    """Heaviside's step of v = u - 1, the triangle of width 1 backward."""
+
+    @staticmethod
+    def forward(ctx, v):
+        ctx.save_for_backward(v)
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * (1 - ctx.saved_tensors[0].abs()).relu_()
+
+
+class Neurons(torch.autograd.Function):
+    """All steps of a layer of LIF neurons with the derivative by hand: currents -> spikes and kept potentials."""
+
+    @staticmethod
+    def forward(ctx, currents):
+        potentials, spikes, kept = (torch.empty_like(currents) for _ in range(3))
+        last = torch.zeros_like(currents[0])
+        for current, u, s, k in zip(currents, potentials, spikes, kept):
+            torch.add(current, last, alpha=0.5, out=u)
+            torch.gt(u, 1, out=s)
+            last = torch.mul(u, u <= 1, out=k)
+        ctx.save_for_backward(potentials)
+        return spikes, kept
+
+    @staticmethod
+    def backward(ctx, g_spikes, g_kept):
+        (potentials,) = ctx.saved_tensors
+        grads, later = torch.empty_like(potentials), torch.zeros_like(potentials[0])
+        for t in reversed(range(len(potentials))):
+            u = potentials[t]
+            direct = (1 - (u - 1).abs()).relu_().mul_(g_spikes[t])
+            torch.addcmul(direct, later + g_kept[t], (u <= 1).to(u.dtype), out=grads[t])
+            later = 0.5 * grads[t]
+        return grads
+
+
+def neurons_of_plain_operations(currents):
+    kept, spikes = [torch.zeros_like(currents[0])], []
+    for current in currents:
+        u = 0.5 * kept[-1] + current
+        spikes.append(Spike.apply(u - 1))
+        kept.append(u * (1 - spikes[-1].detach()))
+    return torch.stack(spikes), torch.stack(kept[1:])
+
+
+class Student(torch.nn.Module):
+    """VGGSNN as PyTorch's users write it.
+
+    Parameters
+    ----------
+    variant : {"step", "multi", "best", "compiled"}
+        The whole network once per time step, as BrainCog does; time and batch merged but in the neuron, as SpikingJelly
+        does; the same with `Neurons` and channels last in memory; "multi" under torch.compile.
+    stages : tuple of tuples of int
+        Channels of the convolutions, each stage followed by pooling.
+    """
+
+    def __init__(self, variant, stages, classes, size=48):
+        super().__init__()
+        self.variant, channels = variant, [2, *itertools.chain(*stages)]
+        pairs = list(itertools.pairwise(channels))
+        self.convolutions = torch.nn.ModuleList(torch.nn.Conv2d(*pair, 3, padding=1, bias=False) for pair in pairs)
+        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(K) for _, K in pairs)
+        self.pooled = [layer == len(stage) - 1 for stage in stages for layer in range(len(stage))]
+        features = channels[-1] * (size // 2 ** len(stages)) ** 2
+        self.heads = torch.nn.ModuleDict({name: torch.nn.Linear(features, classes) for name in ("static", "event")})
+        if variant == "best":
+            self.to(memory_format=torch.channels_last)
+        self.stream = {"step": self.by_step, "compiled": torch.compile(self.at_once)}.get(variant, self.at_once)
+
+    def layers(self):
+        return zip(self.convolutions, self.norms, self.pooled)
+
+    def by_step(self, frames, head):
+        kept, features, logits = [0.0] * len(self.norms), [], []
+        for x in frames:
+            for i, (convolution, norm, pooled) in enumerate(self.layers()):
+                u = 0.5 * kept[i] + norm(convolution(x))
+                x = Spike.apply(u - 1)
+                kept[i] = u * (1 - x.detach())
+                x = functional.avg_pool2d(x, 2) if pooled else x
+            features.append(kept[-1])
+            logits.append(self.heads[head](x.flatten(1)))
+        return torch.stack(logits), torch.stack(features)
+
+    def at_once(self, frames, head):
+        layout = torch.channels_last if self.variant == "best" else torch.contiguous_format
+        neurons = Neurons.apply if self.variant == "best" else neurons_of_plain_operations
+        x = frames.flatten(0, 1)
+        for convolution, norm, pooled in self.layers():
+            x = norm(convolution(x.contiguous(memory_format=layout)))
+            spikes, kept = neurons(x.unflatten(0, (len(frames), -1)))
+            x = functional.avg_pool2d(spikes.flatten(0, 1), 2) if pooled else spikes.flatten(0, 1)
+        return self.heads[head](x.flatten(1)).unflatten(0, (len(frames), -1)), kept
+
+
+def similarity(X, Y):
+    """Linear CKA of (T, B, D) and (T, B, D), per step."""
+    X, Y = (F - F.mean(1, keepdim=True) for F in (X, Y))
+    K, L = X @ X.mT, Y @ Y.mT
+    return (K * L).sum((1, 2)) / (K.norm(dim=(1, 2)) * L.norm(dim=(1, 2)) + 1e-7)
+
+
+def make_step(variant, stages, classes, static, events, labels, teacher_logits):
+    """One training step of a `Student` on frames (T, B, H, W, 2), labels and logits: a function that returns the loss."""
+    torch.manual_seed(0)
+    static, events = (torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous() for frames in (static, events))
+    labels, teacher = torch.from_numpy(labels), torch.from_numpy(teacher_logits)
+    student = Student(variant, stages, classes)
+    optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3)
+
+    def step():
+        optimiser.zero_grad()
+        static_logits, static_features = student.stream(static, "static")
+        static_features = static_features.clone() if variant == "compiled" else static_features
+        event_logits, event_features = student.stream(events, "event")
+        loss = (1 - similarity(static_features.flatten(2), event_features.flatten(2))).mean()
+        for logits in (static_logits, event_logits):
+            loss = loss + functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+        p, q = torch.softmax(teacher / 4, 1), torch.log_softmax(static_logits.mean(0) / 4, 1)
+        loss = loss + 16 * functional.kl_div(q, p, reduction="batchmean")
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return step
+
+
+def make_evaluation(variant, stages, classes, events):
+    """Classes of frames (T, B, H, W, 2) by a `Student` in evaluation mode: a function that returns them."""
+    events, student = torch.from_numpy(events).permute(0, 1, 4, 2, 3).contiguous(), Student(variant, stages, classes)
+    student.eval()
+
+    def evaluate():
+        with torch.inference_mode():
+            return student.stream(events, "event")[0].sum(0).argmax(1)
+
+    return evaluate

@@ -1,6 +1,9 @@
 """Time callables in turn (A B A B ...), so that whatever else the machine does falls on all of them alike."""
 
+import contextlib
 import datetime
+import importlib
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -16,6 +19,68 @@ def set_threads(n):
     """Let BLAS and OpenMP use n threads in this process; to be called before numpy or torch is imported."""
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(n)
+
+
+@contextlib.contextmanager
+def separate(makers, threads):
+    """Yield {name: callable}: what each of `makers`, {name: function}, makes, in a process of its own with n threads.
+
+    The callables of different processes do not disturb each other's memory, threads or clocks of the processor.
+    """
+    set_threads(threads)                                       # inherited
+    runs = {name: Separate(make) for name, make in makers.items()}
+    try:
+        yield runs
+    finally:
+        for run in runs.values():
+            run.process.terminate()
+
+
+class Separate:
+    """A callable that lives in another process."""
+
+    def __init__(self, make):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, make))
+        self.process.start()
+        theirs.close()
+
+    def __call__(self):
+        return self._ask("run")
+
+    def peak_megabytes(self):
+        """The most memory that the process and its own have had, less that of its imports."""
+        return self._ask("memory")
+
+    def _ask(self, what):
+        self.pipe.send(what)
+        return self.pipe.recv()
+
+
+def _serve(pipe, make):
+    for module in ("ckd_ref.training", "peers"):               # both on both sides: only what comes on top is counted
+        importlib.import_module(module)
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    before, run = {os.getpid(): _memory("VmRSS", os.getpid())}, make()
+    before |= {child: _memory("VmRSS", child) for child in _children()}
+    while True:
+        what = pipe.recv()
+        if what == "run":
+            run()
+        pipe.send(sum(_memory("VmHWM", pid) - kilobytes for pid, kilobytes in before.items()) / 1e3)
+
+
+def _children():
+    return [process.pid for process in multiprocessing.active_children()]
+
+
+def _memory(what, pid):
+    """Kilobytes of Linux's VmRSS (now) or VmHWM (at most) of a process."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(status.split(f"{what}:")[1].split()[0])
 
 
 def compare(runs, rounds, warm_up=True):

@@ -1,34 +1,111 @@
+"""A training step, both streams forward and backward with AdamW, and inference, against PyTorch's forms of them."""
+
+import argparse
+import functools
 import os
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-import sys, time
-import numpy as np
-from ckd_ref.optim import init_moments
-from ckd_ref.runs import Config, Run
-from ckd_ref.training import Batch, train_step
+
+import timing
+
+VARIANTS = "step", "multi", "best"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--width", type=float, default=0.125, help="scales the channels")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=6, help="time steps T")
+    parser.add_argument("--threads", type=int, default=2, help="of torch, processes of ours")
+    parser.add_argument("--network", choices=("full", "tiny"), default="full")
+    parser.add_argument("--rounds", type=int, default=7, help="times that each candidate runs, in turn")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="of PyTorch: step, multi, best, compiled")
+    arguments = parser.parse_args()
+    options = {name: getattr(arguments, name) for name in ("width", "batch", "steps", "network")}
+    what = "{network} network, width {width:g}, batch {batch}, T = {steps}".format(**options)
+    print(timing.heading(("numpy", "torch")))
+    print(timing.HEADER)
+    for kind, ours, theirs in (("training step", make_step, peer_step), ("inference", make_evaluation, peer_evaluation)):
+        candidates = {"ours": functools.partial(ours, **options)}
+        for variant in arguments.variants.split(","):
+            candidates[variant] = functools.partial(theirs, variant, **options)
+        with timing.separate(candidates, arguments.threads) as runs:
+            seconds = timing.compare(runs, arguments.rounds)
+            print(timing.rows(f"{kind}: {what}", seconds))
+            megabytes = {name: run.peak_megabytes() for name, run in runs.items()}
+        for name in list(megabytes)[1:]:
+            print(timing.row("the same, peak memory over the imports", f"{megabytes['ours']:.0f} MB",
+                             f"{name}: {megabytes[name]:.0f} MB", f"{megabytes['ours'] / megabytes[name]:.2f}"), flush=True)
+
 
 def make_step(width, batch, steps, classes=101, seed=0, network="full"):
-    from ckd_ref.team import Team
-    team = Team(int(os.environ.get("TH", "2"))).__enter__()
-    rng = np.random.default_rng(seed)
-    config = Config(method="ckd", network=network, width=width, T=steps, batch=batch)
-    net = config.model(classes)
-    params, state = net.init(rng)
-    run = Run(params, state, init_moments(params), rng)
-    static = np.repeat(rng.random((1, batch, 48, 48, 1), dtype=np.float32), steps, axis=0).repeat(2, axis=-1)
-    events = ((rng.random((steps, batch, 48, 48, 2)) < 0.1) * rng.integers(1, 4, (steps, batch, 48, 48, 2))).astype(np.float32)
-    b = Batch(static, events, rng.integers(classes, size=batch), rng.normal(size=(batch, classes)).astype(np.float32))
+    """A function that runs one training step of ours on random data and returns its loss.
+
+    As many processes share the batch as OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says, by default one per core.
+    """
+    from ckd_ref.training import Batch, train_step
+
+    run, net, config, team = _student(width, batch, steps, classes, seed, network)
+    data = Batch(*random_data(batch, steps, classes, seed))
+
     def step():
-        step.n += 1
-        return train_step(net, run, b, config, 1e-3, 1.0, step.n, team)["loss"]
-    step.n = 0
+        step.number += 1
+        return train_step(net, run, data, config, config.rate, 1.0, step.number, team)["loss"]
+
+    step.number = 0
     return step
+
+
+def make_evaluation(width, batch, steps, classes=101, seed=0, network="full"):
+    """A function that classifies the event frames of random data, as `make_step` otherwise."""
+    from ckd_ref.training import classify
+
+    run, net, _, team = _student(width, batch, steps, classes, seed, network)
+    events = random_data(batch, steps, classes, seed)[1]
+    return lambda: classify(net, run, events, team)
+
+
+def peer_step(variant, width, batch, steps, network, classes=101, seed=0):
+    import peers
+
+    return peers.make_step(variant, _stages(network, width), classes, *random_data(batch, steps, classes, seed))
+
+
+def peer_evaluation(variant, width, batch, steps, network, classes=101, seed=0):
+    import peers
+
+    return peers.make_evaluation(variant, _stages(network, width), classes, random_data(batch, steps, classes, seed)[1])
+
+
+def random_data(batch, steps, classes, seed):
+    """Static frames, event frames (T, B, 48, 48, 2), labels and teacher logits."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    shape = steps, batch, 48, 48, 2
+    static = np.ascontiguousarray(np.broadcast_to(rng.random((1, batch, 48, 48, 1), np.float32), shape))
+    events = (rng.random(shape, np.float32) < 0.1) * rng.integers(1, 4, shape).astype(np.float32)
+    return static, events, rng.integers(classes, size=batch), rng.normal(size=(batch, classes)).astype(np.float32)
+
+
+def _student(width, batch, steps, classes, seed, network):
+    import numpy as np
+
+    from ckd_ref.optim import init_moments
+    from ckd_ref.runs import Config, Run
+    from ckd_ref.team import Team, fitting
+
+    config = Config(network=network, width=width, T=steps, batch=batch, rate=1e-3)
+    net, rng = config.model(classes), np.random.default_rng(seed)
+    params, state = net.init(rng)
+    threads = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
+    team = Team(fitting(batch, int(threads))).__enter__()      # its processes end with this one
+    return Run(params, state, init_moments(params), rng), net, config, team
+
+
+def _stages(network, width):
+    from ckd_ref.models import STAGES
+
+    return [[int(channels * width) for channels in stage] for stage in STAGES[network]]
+
+
 if __name__ == "__main__":
-    w=float(sys.argv[1]); s=make_step(w,16,6)
-    ts=[]
-    for _ in range(5):
-        t=time.perf_counter(); l=s(); ts.append(time.perf_counter()-t)
-    print(w,[round(t,3) for t in ts],l)
-    if len(sys.argv)>2:
-        import cProfile,pstats
-        p=cProfile.Profile(); p.enable(); s(); s(); p.disable()
-        pstats.Stats(p).sort_stats('tottime').print_stats(28)
+    main()

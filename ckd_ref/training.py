@@ -224,7 +224,7 @@ def _total(name, members):
     return static + events
 
 
-def classify(net, run, frames, team=ALONE, batch=64):
+def classify(net, run, frames, team=ALONE, batch=8):
     """Predicted classes (R,) of recordings as frames (T, R, size, size, 2), from events alone."""
     batches = [frames[:, i:i + batch] for i in range(0, frames.shape[1], batch)]
     own = [(net, run.params, run.state, batches[member::team.size]) for member in range(team.size)]

@@ -75,7 +75,7 @@ class Winograd:
     def _tiles(self, padded):
         """View of overlapping tiles, pixel of the tile first: (m + 2, m + 2, n, H / m, W / m, C)."""
         m, (n, H, W, C), (sn, sh, sw, sc) = self.m, padded.shape, padded.strides
-        shape, strides = (m + 2, m + 2, n, H // m, W // m, C), (sh, sw, sn, m * sh, m * sw, sc)
+        shape, strides = (m + 2, m + 2, n, (H - 2) // m, (W - 2) // m, C), (sh, sw, sn, m * sh, m * sw, sc)
         return np.ndarray(shape, padded.dtype, padded, 0, strides)
 
     def _outputs(self, y):
