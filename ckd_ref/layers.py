@@ -18,7 +18,7 @@ from .winograd import Winograd, step_for
 BLOCK_BYTES = 1 << 20
 """The largest array within a block, about: half the cache of a core."""
 
-WINOGRAD_PRODUCTS = 2048
+WINOGRAD_PRODUCTS = 512
 """From so many pairs of channels on the multiplications saved outweigh the transforms."""
 
 
