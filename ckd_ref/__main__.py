@@ -49,8 +49,8 @@ def _parser():
 
     single = commands.add_parser("train", help="train one method on a data file, or go on with a run")
     single.add_argument("data", metavar="DATA.h5")
-    single.add_argument("--processes", type=int, default=os.cpu_count() or 1,
-                        help="share the samples of each batch (default: one per core)")
+    single.add_argument("--processes", type=int, choices=(1, 2), default=min(2, os.cpu_count() or 1),
+                        help="2: one for each stream (default on two cores and more)")
     single.set_defaults(run=_train)
 
     for command in (compare, single):

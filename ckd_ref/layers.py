@@ -12,7 +12,6 @@ import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
 from autograd.tracer import getval
 
-from .team import ALONE, pairwise_sum
 from .winograd import Winograd, step_for
 
 BLOCK_BYTES = 1 << 20
@@ -48,10 +47,9 @@ def conv2d(x, w, stride=1):
 def _conv2d(x, w, stride):
     H, W = (-(-side // stride) for side in x.shape[-3:-1])
     y = np.empty(x.shape[:-3] + (H, W, w.shape[3]), np.result_type(x, w))
-    products = _products(x, w, stride)
-    for images, outputs in zip(_groups(x), _groups(y)):
-        for block in _blocks(len(images), products.images_at_once(H, W)):
-            products.forward(images[block], outputs[block])
+    products, images, outputs = _products(x, w, stride), _images(x), _images(y)
+    for block in _blocks(len(images), products.images_at_once(H, W)):
+        products.forward(images[block], outputs[block])
     return y
 
 
@@ -63,14 +61,12 @@ def _conv2d_vjp(argnums, y, args, _):
             spread = np.zeros(x.shape[:-1] + g.shape[-1:], g.dtype)
             spread[..., ::stride, ::stride, :] = g
             g = spread
-        products, totals = _products(x, w, stride), []
-        gx = np.empty(x.shape, g.dtype) if 0 in argnums else None
-        for i, (images, grads) in enumerate(zip(_groups(x), _groups(g))):
-            total = 0
-            for block in _blocks(len(images), products.images_at_once(*images.shape[1:3])):
-                total += products.backward(images[block], grads[block], None if gx is None else _groups(gx)[i][block])
-            totals.append(products.filter_gradient(total))
-        return [(gx, pairwise_sum(totals))[n] for n in argnums]
+        products, images, grads = _products(x, w, stride), _images(x), _images(g)
+        gx = np.empty(images.shape, g.dtype) if 0 in argnums else None
+        total = 0
+        for block in _blocks(len(images), products.images_at_once(*x.shape[-3:-1])):
+            total += products.backward(images[block], grads[block], None if gx is None else gx[block])
+        return [(None if gx is None else gx.reshape(x.shape), products.filter_gradient(total))[n] for n in argnums]
 
     return vjp
 
@@ -124,9 +120,9 @@ def _patches(x, k, stride):
     return view.reshape(n * Ho * Wo, k * k * C)
 
 
-def _groups(x):
-    """(G, n, H, W, C): the parts whose sums are taken by themselves; G is the first axis if there are six."""
-    return x.reshape((len(x) if x.ndim == 6 else 1, -1) + x.shape[-3:])
+def _images(x):
+    """All leading axes of (..., H, W, C) as one."""
+    return x.reshape((-1,) + x.shape[-3:])
 
 
 def _blocks(n, step):
@@ -149,7 +145,7 @@ class Identity:
         return reversed(g)
 
 
-def batch_norm(x, scale, shift, running, training=True, per_step=False, then=Identity(), team=ALONE, momentum=0.1, eps=1e-5):
+def batch_norm(x, scale, shift, running=None, per_step=False, then=Identity(), eps=1e-5):
     """Batch normalisation (Ioffe & Szegedy, 2015) per channel: ``scale (x - mean) / sqrt(var + eps) + shift``.
 
     Deviation: in training, the statistics are taken over time and batch together. ``per_step=True`` takes them
@@ -160,92 +156,86 @@ def batch_norm(x, scale, shift, running, training=True, per_step=False, then=Ide
 
     Parameters
     ----------
-    x : (..., H, W, C) array of floats
-        (T, ..., H, W, C) with `per_step`; (G, T, n, H, W, C) is G groups of n samples, see `team`.
+    x : (T, B, H, W, C) or (B, H, W, C) array of floats
     scale, shift : (C,) arrays
-    running : (mean, var), two (C,) arrays
-        Statistics for evaluation.
-    training : bool
-        Normalise by the statistics of x and bring the running ones up to date; otherwise use the running ones.
+    running : (mean, var), two (C,) arrays, optional
+        Statistics to normalise by in evaluation. Without them those of x are taken, as in training.
     per_step : bool
     then : object, optional
         What follows at once, while the values are in the cache; has the methods of `spiking.Neurons`.
-    team : team.Team
-        Who holds the other groups of the batch.
-    momentum : float
-        Weight of the new statistics in the running ones.
     eps : float
 
     Returns
     -------
     y : the shape and dtype of x, or what `then` makes of it.
-    running : (mean, var), updated if training; the variance unbiased.
+    statistics : (mean, var), two (T or 1, C) float64 arrays, the variance unbiased; see `update_running`.
+        None if `running` was given.
 
     Raises
     ------
     ValueError
         In training, fewer than two images per statistic.
     """
-    if np.ndim(x) < 4 or np.shape(x)[-1] != len(scale):
-        raise ValueError(f"expected images (N, ..., H, W, {len(scale)}) to normalise, got shape {np.shape(x)}")
-    if not training:
+    if np.ndim(x) not in (4, 5) or np.shape(x)[-1] != len(scale):
+        raise ValueError(f"expected images (T, B, H, W, {len(scale)}) or (B, H, W, {len(scale)}) to normalise, "
+                         f"got shape {np.shape(x)}")
+    if running is not None:
         mean, var = (np.asarray(r, np.float64)[None] for r in running)
-        return _normalise(x, scale, shift, mean, 1 / np.sqrt(var + eps), 0, then, team), running
-    parts = _parts(getval(x), per_step)                                     # (G, T, n, H, W, C)
-    images = team.size * parts[:, :1].size // parts[0, 0, 0].size * (1 if per_step else parts.shape[1])
+        return _normalise(x, scale, shift, mean, 1 / np.sqrt(var + eps), 0, then), None
+    images = math.prod(x.shape[1 if per_step else 0:-3])
     if images < 2:
         raise ValueError(f"expected at least 2 images to take the statistics of, got {images}; "
-                         "a batch of one cannot be normalised: use larger batches, or training=False")
-    moments = np.stack([_moments(group) for group in parts])                # (G, T, 2, n, C)
-    moments = np.concatenate(team.everyone(moments)).swapaxes(0, 1)         # (T, all groups, 2, n, C)
-    means, variances = np.moveaxis(moments, 2, 0).reshape(2, len(parts[0]) if per_step else 1, -1, len(scale))
+                         "a batch of one cannot be normalised: use larger batches, or evaluate")
+    means, variances = (m.reshape(-1, images, len(scale)) for m in _moments(_over_time(getval(x))))
     mean, var = means.mean(1), variances.mean(1) + means.var(1)             # (T or 1, C)
-    n = images * parts[0, 0, 0, ..., 0].size
-    for new in zip(mean, var * (n / (n - 1))):
+    n = images * math.prod(x.shape[-3:-1])
+    return _normalise(x, scale, shift, mean, 1 / np.sqrt(var + eps), n, then), (mean, var * (n / (n - 1)))
+
+
+def update_running(running, statistics, momentum=0.1):
+    """The running (mean, var), two (C,) arrays, after the statistics of a batch, which get the weight `momentum`."""
+    for new in zip(*statistics):
         running = tuple(((1 - momentum) * r + momentum * s).astype(r.dtype) for r, s in zip(running, new))
-    return _normalise(x, scale, shift, mean, 1 / np.sqrt(var + eps), n, then, team), running
+    return running
 
 
 @primitive
-def _normalise(x, scale, shift, mean, inv_std, n, then, team):
-    parts = _parts(x, len(mean) > 1)
-    slope, offset = _lines(parts, scale * inv_std, shift - scale * inv_std * mean)
-    y = np.empty(parts.shape[:3] + then.shape(*parts.shape[3:]), x.dtype)
-    for group, out in zip(parts, y):
-        for block in _blocks(group.shape[1], BLOCK_BYTES // group[:, :1].nbytes):
-            then.forward(_affine(group[:, block], slope, offset), out[:, block])
-    return y.reshape(x.shape[:-3] + y.shape[3:])
+def _normalise(x, scale, shift, mean, inv_std, n, then):
+    images = _over_time(x)
+    slope, offset = _lines(images, scale * inv_std, shift - scale * inv_std * mean)
+    y = np.empty(images.shape[:2] + then.shape(*x.shape[-3:]), x.dtype)
+    for block in _blocks_of_samples(images):
+        then.forward(_affine(images[:, block], slope, offset), y[:, block])
+    return y.reshape(x.shape[:-3] + y.shape[2:])
 
 
 def _normalise_vjp(argnums, y, args, _):
-    x, scale, shift, mean, inv_std, n, then, team = args
+    x, scale, shift, mean, inv_std, n, then = args
 
     def vjp(g):
-        parts, gx = _parts(x, len(mean) > 1), np.empty(x.shape, g.dtype)
-        slope, offset = _lines(parts, scale * inv_std, shift - scale * inv_std * mean)
-        sums = np.zeros(parts.shape[:2] + (2, len(scale)))
-        gparts, gx_parts = g.reshape(parts.shape[:3] + g.shape[-3:]), gx.reshape(parts.shape)
-        for i, group in enumerate(parts):
-            for block in _blocks(group.shape[1], BLOCK_BYTES // group[:, :1].nbytes):
-                back = then.backward(_affine(group[:, block], slope, offset), gparts[i][:, block])
-                for t, current in zip(reversed(range(len(group))), back):
-                    gx_parts[i, t, block] = current
-                sums[i, :, 0] += _pixel_sums(gx_parts[i][:, block]).sum(1)
-                sums[i, :, 1] += _pixel_sums(gx_parts[i][:, block], group[:, block]).sum(1)
-        sums = np.concatenate(team.everyone(sums)).sum(0)                   # (T, 2, C)
+        images, gx = _over_time(x), np.empty(_over_time(x).shape, g.dtype)
+        g = g.reshape(images.shape[:2] + g.shape[-3:])
+        slope, offset = _lines(images, scale * inv_std, shift - scale * inv_std * mean)
+        sums = np.zeros((len(images), 2, len(scale)))
+        for block in _blocks_of_samples(images):
+            back = then.backward(_affine(images[:, block], slope, offset), g[:, block])
+            for t, current in zip(reversed(range(len(images))), back):
+                gx[t, block] = current
+            sums[:, 0] += _pixel_sums(gx[:, block]).sum(1)
+            sums[:, 1] += _pixel_sums(gx[:, block], images[:, block]).sum(1)
         along_1, along_x = np.moveaxis(sums if len(mean) > 1 else sums.sum(0, keepdims=True), 1, 0)
         along_x = (along_x - mean * along_1) * inv_std
         if n:                  # the statistics depend on x too: the gradient loses its mean and its part along x
             bend = scale * inv_std**2 * along_x / n
-            bend, lift = _lines(parts, bend, bend * mean - scale * inv_std * along_1 / n)
-        for i, group in enumerate(parts):
-            for block in _blocks(group.shape[1], BLOCK_BYTES // group[:, :1].nbytes):
-                flat = gx_parts[i][:, block].reshape(len(group), -1, slope.shape[-1])
-                flat *= slope
-                if n:
-                    flat += lift
-                    flat -= group[:, block].reshape(flat.shape) * bend
-        grads = gx, along_x.sum(0).astype(scale.dtype), along_1.sum(0).astype(shift.dtype)
+            bend, lift = _lines(images, bend, bend * mean - scale * inv_std * along_1 / n)
+        for block in _blocks_of_samples(images):
+            flat = gx[:, block].reshape(len(gx), -1, slope.shape[-1])
+            flat *= slope
+            if n:
+                flat += lift
+                flat -= images[:, block].reshape(flat.shape) * bend
+            gx[:, block] = flat.reshape(gx[:, block].shape)
+        grads = gx.reshape(x.shape), along_x.sum(0).astype(scale.dtype), along_1.sum(0).astype(shift.dtype)
         return [grads[number] for number in argnums]
 
     return vjp
@@ -254,36 +244,40 @@ def _normalise_vjp(argnums, y, args, _):
 defvjp_argnums(_normalise, _normalise_vjp)
 
 
-def _parts(x, per_step):
-    """(G, T, n, H, W, C) as views of any images: G groups, and the first axis as T if it has its own statistics."""
-    return x if x.ndim == 6 else x.reshape((1, len(x) if per_step else 1, -1) + x.shape[-3:])
+def _over_time(x):
+    """(T, n, H, W, C), T = 1 if there is no time."""
+    return x.reshape((-1,) + x.shape[-4:])
 
 
-def _lines(parts, *lines):
+def _blocks_of_samples(images):
+    return _blocks(images.shape[1], BLOCK_BYTES // images[:, :1].nbytes)
+
+
+def _lines(images, *lines):
     """Values per channel, (T or 1, C), written out for whole images: long rows are faster."""
-    pixels = math.prod(parts.shape[3:5])
-    return [np.tile(line.astype(parts.dtype), (1, pixels))[:, None] for line in lines]       # (T or 1, 1, H W C)
+    pixels = math.prod(images.shape[2:4])
+    return [np.tile(line.astype(images.dtype), (1, pixels))[:, None] for line in lines]      # (T or 1, 1, H W C)
 
 
-def _affine(x, slope, offset):
+def _affine(images, slope, offset):
     """Yield ``slope x + offset`` for each of T."""
-    for t, images in enumerate(x):
-        y = images.reshape(len(images), -1) * slope[t % len(slope)]
+    for t, x in enumerate(images):
+        y = x.reshape(len(x), -1) * slope[t % len(slope)]
         y += offset[t % len(slope)]
-        yield y.reshape(images.shape)
+        yield y.reshape(x.shape)
 
 
-def _moments(group):
-    """Mean and variance of every image and channel of (T, n, H, W, C), float64: (T, 2, n, C)."""
-    T, n, H, W, C = group.shape
-    moments = np.empty((T, 2, n, C))
-    for block in _blocks(n, BLOCK_BYTES // group[:, :1].nbytes):
-        mean = _pixel_sums(group[:, block]) / (H * W)
-        rows = _rows(group[:, block])
+def _moments(images):
+    """Mean and variance of every image and channel of (T, n, H, W, C), float64: two arrays (T, n, C)."""
+    T, n, H, W, C = images.shape
+    means, variances = np.empty((T, n, C)), np.empty((T, n, C))
+    for block in _blocks_of_samples(images):
+        mean = _pixel_sums(images[:, block]) / (H * W)
+        rows = _rows(images[:, block])
         centred = rows - np.tile(mean, rows.shape[-1] // C)[:, :, None].astype(rows.dtype)
-        moments[:, 0, block] = mean
-        moments[:, 1, block] = _pixel_sums(*2 * [centred.reshape(T, -1, H, W, C)]) / (H * W)
-    return moments
+        means[:, block] = mean
+        variances[:, block] = _pixel_sums(*2 * [centred.reshape(T, -1, H, W, C)]) / (H * W)
+    return means, variances
 
 
 def _pixel_sums(x, y=None):

@@ -1,7 +1,7 @@
 """The networks as pure functions of a parameter tree: the student VGGSNN and a small teacher (Sec. IV-A).
 
 A parameter tree is a dict from a path such as ``conv0/w`` to an array; so is the state, which holds the running
-statistics of batch normalisation. Functions take the state and return the next one.
+statistics of batch normalisation: evaluation uses it, training brings it up to date (`update_state`).
 """
 
 import dataclasses
@@ -9,10 +9,9 @@ import math
 
 import autograd.numpy as np
 
-from .layers import Identity, avg_pool, batch_norm, conv2d, linear, relu
+from .layers import Identity, avg_pool, batch_norm, conv2d, linear, relu, update_running
 from .neuron import lif, reset
 from .spiking import Neurons
-from .team import ALONE, gather
 
 STAGES = {
     "full": ((64, 128), (256, 256), (512, 512), (512, 512)),
@@ -78,36 +77,35 @@ class VGGSNN:
         params["theta"] = np.ones(self.T, dtype)
         return params, state
 
-    def apply(self, params, state, frames, head, training, team=ALONE):
+    def apply(self, params, frames, head, state=None):
         """Outputs of one stream.
 
         Parameters
         ----------
-        params, state : dicts of arrays, see `init`
+        params : dict of arrays, see `init`
         frames : (T, B, size, size, 2) array of floats
         head : {"static", "event"}
-        training : bool
-            See `layers.batch_norm`.
+        state : dict of arrays, optional
+            For evaluation. Without it the frames are normalised by their own statistics, as in training.
 
         Returns
         -------
         logits : (T, B, K)
         features : (T, B, h, w, C), potentials of the last LIF layer after the reset, for Eq. (5).
-        state : dict of arrays, brought up to date if training.
+        statistics : dict of those of every layer in training, see `update_state`.
         """
         if np.shape(frames)[:1] + np.shape(frames)[2:] != (self.T, self.size, self.size, 2):
             raise ValueError(f"expected frames ({self.T}, B, {self.size}, {self.size}, 2), "
                              f"got shape {np.shape(frames)}")
-        x = team.into_groups(frames)                           # (G, T, n, H, W, 2)
         pools = [2 if layer == len(stage) - 1 else 1 for stage in self.stages for layer in range(len(stage))]
+        x, statistics = frames, {}
         for layer, pool in enumerate(pools[:-1]):
-            x, state = _conv_norm(x, params, state, layer, training, self.per_step, Neurons(pool), team)
-        current, state = _conv_norm(x, params, state, len(pools) - 1, training, self.per_step, Identity(), team)
-        spikes, potentials = lif(gather(current, team))        # (T, B, h, w, C)
+            x = _conv_norm(x, params, state, layer, statistics, self.per_step, Neurons(pool))
+        spikes, potentials = lif(_conv_norm(x, params, state, layer + 1, statistics, self.per_step))
         x = avg_pool(spikes, 2)                                # (T, B, h / 2, w / 2, C)
         flat = np.reshape(x, x.shape[:2] + (-1,))              # (T, B, D)
         logits = linear(flat, params[f"{head}/w"], params[f"{head}/b"])
-        return logits, reset(potentials), state
+        return logits, reset(potentials), statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +135,13 @@ class Teacher:
         side = self.size // 2 ** len(self.channels)
         return params | _init_linear("head", side**2 * self.channels[-1], self.classes, rng, dtype), state
 
-    def apply(self, params, state, hsv, training):
-        """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and the next state."""
-        x = hsv
+    def apply(self, params, hsv, state=None):
+        """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and statistics; see `VGGSNN.apply`."""
+        x, statistics = hsv, {}
         for layer in range(len(self.channels)):
-            x, state = _conv_norm(x, params, state, layer, training, False, Identity(), ALONE)
-            x = avg_pool(relu(x), 2)                           # (B, h / 2, w / 2, C)
-        return linear(np.reshape(x, (len(x), -1)), params["head/w"], params["head/b"]), state
+            x = relu(_conv_norm(x, params, state, layer, statistics))
+            x = avg_pool(x, 2)                                 # (B, h / 2, w / 2, C)
+        return linear(np.reshape(x, (len(x), -1)), params["head/w"], params["head/b"]), statistics
 
 
 def predict(logits):
@@ -156,18 +154,23 @@ def count(params):
     return sum(p.size for p in params.values())
 
 
-def is_filter(name):
-    """Whether a parameter is the filter of a convolution."""
-    return name.startswith("conv") and name.endswith("/w")
+def update_state(state, statistics):
+    """The state after a batch of the given statistics, {layer: (mean, var)} as `apply` returns them."""
+    state = dict(state)
+    for name, new in statistics.items():
+        running = state[f"{name}/mean"], state[f"{name}/var"]
+        state[f"{name}/mean"], state[f"{name}/var"] = update_running(running, new)
+    return state
 
 
-def _conv_norm(x, params, state, layer, training, per_step, then, team):
+def _conv_norm(x, params, state, layer, statistics, per_step=False, then=Identity()):
     name = f"conv{layer}"
-    running = state[f"{name}/mean"], state[f"{name}/var"]
-    y = conv2d(x, params[f"{name}/w"])
-    y, (mean, var) = batch_norm(y, params[f"{name}/scale"], params[f"{name}/shift"], running, training,
-                                per_step, then, team)
-    return y, state | {f"{name}/mean": mean, f"{name}/var": var}
+    running = state and (state[f"{name}/mean"], state[f"{name}/var"])
+    y, new = batch_norm(conv2d(x, params[f"{name}/w"]), params[f"{name}/scale"], params[f"{name}/shift"], running,
+                        per_step, then)
+    if not running:
+        statistics[name] = new
+    return y
 
 
 def _init_convolutions(channels, rng, dtype):

@@ -9,7 +9,7 @@ from .color import rgb_to_hsv
 from .events import FormatError, naming
 from .files import written_hdf5
 from .losses import cross_entropy
-from .models import Teacher
+from .models import Teacher, update_state
 from .optim import adamw, init_moments
 from .schedules import learning_rate
 from .team import prepare_process
@@ -52,16 +52,16 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
                 after = {}
 
                 def loss(params):
-                    logits, after["state"] = net.apply(params, state, images, True)
+                    logits, after["statistics"] = net.apply(params, images)
                     return np.sum(cross_entropy(logits, data.image_label[chosen])) * (1 / len(chosen))
 
                 value, grads = value_and_grad(loss)(params)
                 params, moments = adamw(params, grads, moments, epoch * batches + index + 1,
                                         learning_rate(epoch, epochs, rate, warmup_epochs=1))
-                state = after["state"]
+                state = update_state(state, after["statistics"])
                 bar.set_postfix(loss=f"{value:.3f}")
                 bar.update()
-    parts = [net.apply(params, state, hsv[i:i + 256], False)[0] for i in range(0, len(hsv), 256)]
+    parts = [net.apply(params, hsv[i:i + 256], state)[0] for i in range(0, len(hsv), 256)]
     return np.concatenate(parts)
 
 

@@ -1,21 +1,14 @@
-"""Processes that share the samples of a batch: each computes its own, and they exchange what is summed over the batch.
+"""Processes that work on one batch together, each with a stream of its own until the loss brings them together.
 
 Threads of one process would wait for each other's turn in the interpreter between any two operations of NumPy.
 """
 
 import ctypes
-import dataclasses
-import math
 import multiprocessing
 import signal
 import sys
 
 import numpy as np
-from autograd.extend import defvjp, primitive
-
-GROUPS = 4
-"""A batch is cut into at most so many equal groups of samples. Sums are taken within groups and then over all groups in
-one order, so that no bit depends on the number of processes."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                    # of malloc.h
 
@@ -29,7 +22,7 @@ class Team:
     Parameters
     ----------
     size : int
-        Number of processes, the own one included: a divisor of the number of groups, see `fitting`.
+        Number of processes, the own one included.
     """
 
     def __init__(self, size=1, rank=0, pipes=()):
@@ -54,35 +47,28 @@ class Team:
         """[function(member, *part) for each member and its part of the arguments], computed at the same time."""
         for pipe, part in zip(self._pipes, parts[1:]):
             pipe.send((function, part))
-        return [function(self, *parts[0])] + [pipe.recv() for pipe in self._pipes]
+        return [function(self, *parts[0])] + [_receive(pipe) for pipe in self._pipes]
 
     def everyone(self, mine):
         """What every member has put in, in the order of the members: the same list for all."""
         if self.rank:
             self._pipes[0].send(mine)
             return self._pipes[0].recv()
-        everyone = [mine] + [pipe.recv() for pipe in self._pipes]
+        everyone = [mine] + [_receive(pipe) for pipe in self._pipes]
         for pipe in self._pipes:
             pipe.send(everyone)
         return everyone
-
-    def share(self, x, axis=0):
-        """The part of every member of an array of samples."""
-        return np.split(x, self.size, axis)
-
-    def into_groups(self, x):
-        """(T, B, ...) of the own samples as groups, (G, T, n, ...)."""
-        T, B = x.shape[:2]
-        G = math.gcd(B * self.size, GROUPS) // self.size
-        return np.ascontiguousarray(np.swapaxes(x.reshape((T, G, B // G) + x.shape[2:]), 0, 1))
 
 
 ALONE = Team()
 
 
-def fitting(batch, most):
-    """The largest team, of `most` processes at most, between which the groups of a batch can be divided."""
-    return max(size for size in (1, 2, 4) if size <= max(most, 1) and math.gcd(batch, GROUPS) % size == 0)
+def _receive(pipe):
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        raise ChildProcessError("a process that shared the work has ended, for want of memory perhaps; what is saved "
+                                "is complete, go on from it with one process") from None
 
 
 def prepare_process():
@@ -113,29 +99,3 @@ def _serve(pipe, size, rank, inherited):
             pipe.send(function(member, *part))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
         pass
-
-
-@primitive
-def gather(x, team):
-    """Groups of all members, (G, T, n, ...) each, as one batch (T, B, ...)."""
-    x = np.concatenate(team.everyone(x))
-    return np.swapaxes(x, 0, 1).reshape((x.shape[1], -1) + x.shape[3:])
-
-
-def _gather_vjp(y, x, team):
-    def vjp(g):
-        G, T = x.shape[:2]
-        groups = np.swapaxes(g.reshape((T, -1) + x.shape[2:]), 0, 1)        # (all groups, T, n, ...)
-        return np.ascontiguousarray(groups[G * team.rank:G * (team.rank + 1)])
-
-    return vjp
-
-
-defvjp(gather, _gather_vjp, argnums=(0,))
-
-
-def pairwise_sum(terms):
-    """Sum of the parts of 1, 2 or 4 groups, halves first: as if the halves had been added up by two processes."""
-    while len(terms) > 1:
-        terms = [a + b for a, b in zip(terms[::2], terms[1::2])]
-    return terms[0]

@@ -10,7 +10,8 @@ import threading
 import time
 
 import autograd.numpy as np
-from autograd import grad
+from autograd import grad, make_vjp
+from autograd.builtins import tuple
 from autograd.tracer import getval
 
 from .batches import random_crop, replace_static, replacement_mask, sample_pairs
@@ -18,12 +19,12 @@ from .color import value_frames
 from .events import FormatError
 from .files import locked, remove_leftovers, written_whole
 from .losses import ckd_loss, tet_loss
-from .models import is_filter, predict
+from .models import predict, update_state
 from .optim import adamw, init_moments
 from .runs import Config, Run, load_latest, save_checkpoint
 from .schedules import learning_rate, phase_weight, replacement_probability
 from .teacher import check_logits
-from .team import ALONE, Team, fitting, pairwise_sum
+from .team import ALONE, Team
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,8 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0,
     stop : function, optional
         Asked before every batch; when it says True the run is saved and ends. Default: whether Ctrl-C was pressed,
         if there is a folder to save to.
-    processes : int
-        The most that share the samples of each batch; the bits do not depend on it.
+    processes : {1, 2}
+        With 2, each stream has a process of its own. The bits do not depend on it.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def _train(data, config, folder, teacher_logits, progress, line, stop, processes
     test_frames, test_labels = data.frames(test, config.T, config.size), data.event_label[test]
     run = _resume_or_start(net, config, folder, _inputs(data, config, teacher_logits))
     done = run.epoch * config.batches + len(run.rows)
-    with Team(fitting(config.batch, processes)) as team, tqdm(
+    with Team(processes) as team, tqdm(
             total=config.epochs * config.batches, initial=done, desc=config.method, disable=not progress,
             position=line, leave=None, unit="batch") as bar:
         for epoch in range(run.epoch, config.epochs):
@@ -172,56 +173,57 @@ def _train(data, config, folder, teacher_logits, progress, line, stop, processes
 
 def train_step(net, run, batch, config, rate, gamma, step, team=ALONE):
     """One batch: both streams forward, the loss, its gradient, AdamW. Changes `run`; returns parts and accuracies."""
-    shares = zip(team.share(batch.static, 1), team.share(batch.events, 1))
-    batches = [dataclasses.replace(batch, static=static, events=events) for static, events in shares]
-    results = team.call(gradients, [(net, run.params, run.state, own, config, gamma) for own in batches])
-    _, state, row = results[0]
-    grads = {name: _total(name, [streams for streams, _, _ in results]) for name in run.params}
+    streams = [("static", batch.static), ("event", batch.events)][config.method == "snn":]
+    shared = run.params, batch.labels, batch.teacher_logits, config, gamma
+    results = team.call(gradients, [(net, streams[member::team.size], *shared) for member in range(team.size)])
+    row, slope = results[0][1:]
     bad = [f"{name} = {value}" for name, value in row.items() if not np.isfinite(value)]
     if bad:
         raise FloatingPointError(f"the loss is not finite any more ({', '.join(bad)}); try a lower learning rate")
+    passes = [stream for streams, _, _ in results for stream in streams]
+    grads = {name: sum(own[name] for own, _ in passes) for name in run.params} | {"theta": slope}
     run.params, run.moments = adamw(run.params, grads, run.moments, step, rate, config.decay)
-    run.state = state
+    for _, statistics in passes:
+        run.state = update_state(run.state, statistics)
     return row
 
 
-def gradients(team, net, params, state, batch, config, gamma):
-    """Gradients of the loss by way of each stream, the next state, the parts of the loss and accuracies.
+def gradients(team, net, streams, params, labels, teacher_logits, config, gamma):
+    """Every member of a team takes its own of the streams, (head, frames), through the network and back.
 
-    Computed by every member of a team: `batch` has the frames of its own samples, the labels and logits of all.
+    In between they show each other the outputs, and each computes the loss and its derivatives.
+
+    Returns
+    -------
+    passes : list of (dict, dict), for every own stream the gradients of the parameters and the batch statistics
+    row : dict of floats, the parts of the loss and accuracies
+    slope : (T,) array, the gradient of theta
     """
-    def loss(of_static, of_events):
-        state = before
-        if config.method == "snn":
-            event_logits, _, state = net.apply(of_events, state, batch.events, "event", True, team)
-            total = tet_loss(event_logits, batch.labels, config.lam, config.target)
+    def forward(params, head, frames):
+        logits, features, after[head] = net.apply(params, frames, head)
+        return tuple((logits, features))
+
+    def loss(outputs, theta):
+        *static, (event_logits, features_d) = outputs
+        if not static:
+            total = tet_loss(event_logits, labels, config.lam, config.target)
             parts = {"cls_e": float(getval(total))}
         else:
-            static_logits, features_s, state = net.apply(of_static, state, batch.static, "static", True, team)
-            event_logits, features_d, state = net.apply(of_events, state, batch.events, "event", True, team)
-            total, parts = ckd_loss(
-                static_logits, event_logits, features_s, features_d, batch.labels, of_events["theta"],
-                batch.teacher_logits, gamma, config.alpha, config.alignment, config.temperature, config.lam,
-                config.target, config.reading)
-            parts["accuracy_static"] = float(np.mean(predict(getval(static_logits)) == batch.labels))
-        parts["accuracy_train"] = float(np.mean(predict(getval(event_logits)) == batch.labels))
-        after.update(state=state, row={"loss": float(getval(total)), **parts})
+            [(static_logits, features_s)] = static
+            total, parts = ckd_loss(static_logits, event_logits, features_s, features_d, labels, theta, teacher_logits,
+                                    gamma, config.alpha, config.alignment, config.temperature, config.lam,
+                                    config.target, config.reading)
+            parts["accuracy_static"] = float(np.mean(predict(getval(static_logits)) == labels))
+        row.update(loss=float(getval(total)), **parts)
+        row["accuracy_train"] = float(np.mean(predict(getval(event_logits)) == labels))
         return total
 
-    before, after = state, {}
-    grads = grad(loss, (0, 1))(params, params)
-    return grads, after["state"], after["row"]
-
-
-def _total(name, members):
-    """A parameter's gradient: filters have a part at every member, from its samples; all else is everywhere the same.
-
-    Each stream is summed over the members first, so that no bit depends on their number.
-    """
-    if not is_filter(name):
-        members = members[:1]
-    static, events = (pairwise_sum([member[stream][name] for member in members]) for stream in (0, 1))
-    return static + events
+    after, row = {}, {}
+    passes = [(head, *make_vjp(forward)(params, head, frames)) for head, frames in streams]
+    outputs = sum(team.everyone([outputs for _, _, outputs in passes]), [])
+    slopes, slope = grad(loss, (0, 1))(outputs, params["theta"])
+    passes = [(back(g), after[head]) for (head, back, _), g in zip(passes, slopes[team.rank::team.size])]
+    return passes, row, slope
 
 
 def classify(net, run, frames, team=ALONE, batch=8):
@@ -235,7 +237,7 @@ def classify(net, run, frames, team=ALONE, batch=8):
 
 
 def _predict(_, net, params, state, batches):
-    return [predict(net.apply(params, state, frames, "event", False)[0]) for frames in batches]
+    return [predict(net.apply(params, frames, "event", state)[0]) for frames in batches]
 
 
 def _check_finite(run):

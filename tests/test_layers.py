@@ -10,7 +10,7 @@ from conftest import golden_keys, relative_error
 from scipy.signal import correlate2d
 
 import ckd_ref.layers
-from ckd_ref.layers import avg_pool, batch_norm, conv2d, linear, relu
+from ckd_ref.layers import avg_pool, batch_norm, conv2d, linear, relu, update_running
 
 
 def channel_last(images):
@@ -86,15 +86,15 @@ def test_batch_norm_golden(golden):
         x, upstream = channel_last(case["x"][:]), channel_last(case["w"][:])
 
         def scalar(x, scale, shift):
-            return np.sum(upstream * batch_norm(x, scale, shift, running, training)[0])
-        y, after = batch_norm(x, scale, shift, running, training)
+            return np.sum(upstream * batch_norm(x, scale, shift, None if training else running)[0])
+        y, statistics = batch_norm(x, scale, shift, None if training else running)
+        running = update_running(running, statistics) if training else running
         assert relative_error(channel_first(y), case["y"][:]) < 1e-9
-        assert relative_error(after[0], case["running_mean"][:]) < 1e-9
-        assert relative_error(after[1], case["running_var"][:]) < 1e-9
+        assert relative_error(running[0], case["running_mean"][:]) < 1e-9
+        assert relative_error(running[1], case["running_var"][:]) < 1e-9
         assert relative_error(channel_first(grad(scalar)(x, scale, shift)), case["grad_x"][:]) < 1e-9
         assert relative_error(grad(scalar, 1)(x, scale, shift), case["grad_weight"][:]) < 1e-9
         assert relative_error(grad(scalar, 2)(x, scale, shift), case["grad_bias"][:]) < 1e-9
-        running = after
 
 
 @pytest.fixture
@@ -105,49 +105,58 @@ def norm(rng):
 
 def test_batch_norm_equals_the_loop(norm):
     x, scale, shift = norm
-    y, (mean, var) = batch_norm(x, scale, shift, RUNNING, momentum=0.25)
+    y, (mean, var) = batch_norm(x, scale, shift)
     reference, means, variances = oracles.batch_norm(x.reshape(6, 4, 5, 4), scale, shift, 1e-5)
     assert relative_error(y.reshape(reference.shape), reference) < 1e-12
-    assert relative_error(mean, 0.25 * means) < 1e-12
-    assert relative_error(var, 0.75 + 0.25 * variances) < 1e-12
+    assert mean.shape == var.shape == (1, 4)
+    assert relative_error(mean[0], means) < 1e-12 and relative_error(var[0], variances) < 1e-12
 
 
 def test_batch_norm_per_step_is_one_call_per_step(norm):
     x, scale, shift = norm
-    y, after = batch_norm(x, scale, shift, RUNNING, per_step=True)
+    y, statistics = batch_norm(x, scale, shift, per_step=True)
     running = RUNNING
     for t in range(3):
-        step, running = batch_norm(x[t], scale, shift, running)
+        step, new = batch_norm(x[t], scale, shift)
+        running = update_running(running, new)
         assert relative_error(y[t], step) < 1e-12
+    after = update_running(RUNNING, statistics)
     assert relative_error(after[0], running[0]) < 1e-12 and relative_error(after[1], running[1]) < 1e-12
-    assert relative_error(y, batch_norm(x, scale, shift, RUNNING)[0]) > 1e-3, "the two must differ"
+    assert relative_error(y, batch_norm(x, scale, shift)[0]) > 1e-3, "the two must differ"
 
 
-@pytest.mark.parametrize("options", [dict(), dict(per_step=True), dict(training=False)], ids=str)
+def test_running_statistics_move_by_their_momentum():
+    statistics = onp.array([[4.0], [8.0]]), onp.array([[1.0], [3.0]])
+    mean, var = update_running((onp.array([2.0]), onp.array([5.0])), statistics, momentum=0.25)
+    assert mean == 0.75 * (0.75 * 2 + 0.25 * 4) + 0.25 * 8 and var == 0.75 * (0.75 * 5 + 0.25 * 1) + 0.25 * 3
+
+
+@pytest.mark.parametrize("options", [dict(), dict(per_step=True), dict(running=(onp.ones(4), onp.full(4, 2.0)))],
+                         ids=["training", "per step", "evaluation"])
 def test_batch_norm_gradient(norm, options):
-    check_grads(lambda *a: batch_norm(*a, (onp.ones(4), onp.full(4, 2.0)), **options)[0], modes=["rev"], order=1)(*norm)
+    check_grads(lambda *a: batch_norm(*a, **options)[0], modes=["rev"], order=1)(*norm)
 
 
 def test_batch_norm_output_has_the_statistics_asked_for(norm):
     x, scale, shift = norm
-    y, _ = batch_norm(x, scale, shift, RUNNING)
+    y, _ = batch_norm(x, scale, shift)
     assert relative_error(y.mean((0, 1, 2, 3)), shift) < 1e-9
     assert relative_error(y.std((0, 1, 2, 3)), abs(scale)) < 1e-4
 
 
-def test_batch_norm_evaluation_leaves_the_state(norm):
+def test_batch_norm_evaluation_uses_the_running_statistics(norm):
     x, scale, shift = norm
-    y, after = batch_norm(x[:, :1], scale, shift, RUNNING, training=False)
-    assert after is RUNNING and relative_error(y, x[:, :1] / onp.sqrt(1 + 1e-5) * scale + shift) < 1e-12
-    batch_norm(x, scale, shift, RUNNING)
-    assert not RUNNING[0].any() and (RUNNING[1] == 1).all()
+    mean, var = onp.arange(4.0), onp.arange(1.0, 5.0)
+    y, statistics = batch_norm(x[:, :1], scale, shift, (mean, var))
+    assert statistics is None
+    assert relative_error(y, (x[:, :1] - mean) / onp.sqrt(var + 1e-5) * scale + shift) < 1e-12
 
 
 def test_batch_norm_accumulates_in_float64(rng):
     """Far from zero, plain float32 sums lose the statistics; a wrong version shows it."""
     x = (1000 + rng.normal(size=(16, 128, 128, 2))).astype(onp.float32)
     one, zero = onp.ones(2, onp.float32), onp.zeros(2, onp.float32)
-    _, (mean, var) = batch_norm(x, one, zero, (zero, one), momentum=1.0)
+    mean, var = update_running((zero, one), batch_norm(x, one, zero)[1], momentum=1.0)
     exact = x.astype(float).reshape(-1, 2)
     assert mean.dtype == var.dtype == onp.float32
     assert relative_error(mean, exact.mean(0)) < 1e-7 and relative_error(var, exact.var(0, ddof=1)) < 1e-6
@@ -207,25 +216,24 @@ def test_float32_stays_float32(rng):
     scale, shift = onp.ones(2, onp.float32), onp.zeros(2, onp.float32)
     matrix, bias = w[0, 0], onp.zeros(4, onp.float32)
 
-    running = shift, scale
-
     def norm(**options):
-        return lambda x, scale, shift: batch_norm(x, scale, shift, running, **options)[0]
+        return lambda x, scale, shift: batch_norm(x, scale, shift, **options)[0]
     for layer, arguments in (
         (lambda x, w: conv2d(x, w), (x, w)), (lambda x, w: conv2d(x, w, 2), (x, w)), (relu, (x,)),
         (norm(), (x, scale, shift)), (norm(per_step=True), (x, scale, shift)),
-        (norm(training=False), (x, scale, shift)), (lambda x: avg_pool(x, 2), (x,)), (linear, (x, matrix, bias)),
+        (norm(running=(shift, scale)), (x, scale, shift)), (lambda x: avg_pool(x, 2), (x,)), (linear, (x, matrix, bias)),
     ):
         assert layer(*arguments).dtype == onp.float32
         for i in range(len(arguments)):
             assert grad(lambda *a: np.sum(layer(*a)), i)(*arguments).dtype == onp.float32
-    assert [r.dtype for r in batch_norm(x, scale, shift, running)[1]] == [onp.float32] * 2
+    statistics = batch_norm(x, scale, shift)[1]
+    assert [r.dtype for r in update_running((shift, scale), statistics)] == [onp.float32] * 2
 
 
 def test_inputs_are_left_as_they_were(norm):
     x, scale, shift = norm
     before = x.copy()
-    grad(lambda x: np.sum(avg_pool(relu(batch_norm(x, scale, shift, RUNNING)[0]), 2)))(x)
+    grad(lambda x: np.sum(avg_pool(relu(batch_norm(x, scale, shift)[0]), 2)))(x)
     grad(lambda x: np.sum(conv2d(x, onp.ones((3, 3, 4, 2)))))(x)
     assert (x == before).all()
 
@@ -237,9 +245,9 @@ X = onp.zeros((2, 6, 6, 4))
     (lambda: conv2d(X, onp.zeros((2, 2, 4, 3))), r"weights \(k, k, C, K\) with odd k, got shape \(2, 2, 4, 3\)"),
     (lambda: conv2d(X, onp.zeros((3, 3, 5, 3))), r"images \(..., H, W, 5\)"),
     (lambda: conv2d(X, onp.zeros((3, 3, 4, 3)), 0), "stride >= 1, got 0"),
-    (lambda: batch_norm(X[:1], onp.ones(4), onp.zeros(4), RUNNING), "at least 2 images.* got 1; a batch of one"),
-    (lambda: batch_norm(X[:, None], onp.ones(4), onp.zeros(4), RUNNING, per_step=True), "got 1; a batch of one"),
-    (lambda: batch_norm(X, onp.ones(3), onp.zeros(3), RUNNING), r"H, W, 3\) to normalise, got shape \(2, 6, 6, 4\)"),
+    (lambda: batch_norm(X[:1], onp.ones(4), onp.zeros(4)), "at least 2 images.* got 1; a batch of one"),
+    (lambda: batch_norm(X[:, None], onp.ones(4), onp.zeros(4), per_step=True), "got 1; a batch of one"),
+    (lambda: batch_norm(X, onp.ones(3), onp.zeros(3)), r"H, W, 3\) to normalise, got shape \(2, 6, 6, 4\)"),
     (lambda: avg_pool(X, 7), "at least size x size pixels, .*size 7"),
     (lambda: avg_pool(X, 0), "size 0"),
     (lambda: linear(X, onp.zeros((5, 3)), onp.zeros(3)), r"\(D, K\) and b \(K,\), got shapes \(2, 6, 6, 4\), \(5, 3\)"),
