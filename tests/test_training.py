@@ -8,16 +8,19 @@ import time
 import h5py
 import numpy as np
 import pytest
-from conftest import peak_memory
+from autograd import grad
+from conftest import peak_memory, relative_error
 from scipy import stats
 
 from ckd_ref import experiment, glyphs, hdf5, training
 from ckd_ref.__main__ import main
 from ckd_ref.data import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
+from ckd_ref.losses import ckd_loss, tet_loss
 from ckd_ref.optim import init_moments
 from ckd_ref.runs import METHODS, Config, Run, load_checkpoint, save_checkpoint
 from ckd_ref.teacher import check_logits, load_logits, save_logits, train_teacher
+from ckd_ref.team import ALONE
 from ckd_ref.training import Batch, train
 
 SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
@@ -124,6 +127,32 @@ def test_a_batch_can_be_learnt_by_heart(method, rng):
     batch = Batch(frames[:, ::-1], frames, labels, 5 * np.eye(3, dtype=np.float32)[labels])
     losses = [training.train_step(net, run, batch, config, 1e-2, 1.0, step)["cls_e"] for step in range(1, 41)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("reading", ["code", "paper"])
+def test_streams_taken_back_one_by_one_have_the_gradient_of_the_whole(method, reading, rng):
+    """The whole: one function from the parameters through both streams to the loss."""
+    config = Config(method=method, reading=reading, **SMALL)
+    net = config.model(3)
+    params, _ = net.init(rng, np.float64)
+    params["theta"] += rng.normal(size=2)
+    static, events = rng.random((2, 2, 6, 16, 16, 2))
+    labels, logits = np.arange(6) % 3, rng.normal(size=(6, 3)) if method == "ckd" else None
+
+    def loss(params):
+        event_logits, features_d, _ = net.apply(params, events, "event")
+        if method == "snn":
+            return tet_loss(event_logits, labels)
+        static_logits, features_s, _ = net.apply(params, static, "static")
+        return ckd_loss(static_logits, event_logits, features_s, features_d, labels, params["theta"], logits, 0.7,
+                        config.alpha, config.alignment, reading=reading)[0]
+    streams = [("static", static), ("event", events)][method == "snn":]
+    passes, row, slope = training.gradients(ALONE, net, streams, params, labels, logits, config, 0.7)
+    assert len(passes) == len(streams) and row["loss"] == pytest.approx(loss(params), rel=1e-12)
+    for name, whole in grad(loss)(params).items():
+        own = slope if name == "theta" else sum(each[name] for each, _ in passes)
+        assert relative_error(own, whole) < 1e-10, name
 
 
 # Repeat and resume
