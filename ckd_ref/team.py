@@ -26,6 +26,8 @@ class Team:
     """
 
     def __init__(self, size=1, rank=0, pipes=()):
+        if size < 1:
+            raise ValueError(f"expected at least one process, got {size}")
         self.size, self.rank, self._pipes = size, rank, list(pipes)
 
     def __enter__(self):

@@ -101,13 +101,14 @@ def train(data, config, folder=None, teacher_logits=None, progress=True, line=0,
     KeyboardInterrupt
         Stopped; what was done is saved.
     """
-    if not folder:
-        return _train(data, config, None, teacher_logits, progress, line, stop or (lambda: False), processes)
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
-        remove_leftovers(folder)
-        return _train(data, config, folder, teacher_logits, progress, line, stop, processes)
+    with Team(processes) as team:                              # before the lock, which its processes would hold too
+        if not folder:
+            return _train(data, config, None, teacher_logits, progress, line, stop or (lambda: False), team)
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
+            remove_leftovers(folder)
+            return _train(data, config, folder, teacher_logits, progress, line, stop, team)
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def _train(data, config, folder, teacher_logits, progress, line, stop, processes):
+def _train(data, config, folder, teacher_logits, progress, line, stop, team):
     from tqdm import tqdm
 
     net, pairs = config.model(len(data.classes)), Pairs(data, config, teacher_logits)
@@ -137,9 +138,8 @@ def _train(data, config, folder, teacher_logits, progress, line, stop, processes
     test_frames, test_labels = data.frames(test, config.T, config.size), data.event_label[test]
     run = _resume_or_start(net, config, folder, _inputs(data, config, teacher_logits))
     done = run.epoch * config.batches + len(run.rows)
-    with Team(processes) as team, tqdm(
-            total=config.epochs * config.batches, initial=done, desc=config.method, disable=not progress,
-            position=line, leave=None, unit="batch") as bar:
+    with tqdm(total=config.epochs * config.batches, initial=done, desc=config.method, disable=not progress,
+              position=line, leave=None, unit="batch") as bar:
         for epoch in range(run.epoch, config.epochs):
             start = time.perf_counter()
             rate = learning_rate(epoch, config.epochs, config.rate, config.warmup)

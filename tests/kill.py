@@ -29,8 +29,8 @@ NAMES = ["checkpoint.h5", "checkpoint.previous.h5", "log.jsonl", "times.jsonl"]
 SAME = [name for name in NAMES if name != "times.jsonl"]
 
 
-def train(data, folder):
-    return training.train(data, CONFIG, folder, progress=False)
+def train(data, folder, processes=1):
+    return training.train(data, CONFIG, folder, progress=False, processes=processes)
 
 
 def slow_down_writing():
@@ -48,7 +48,10 @@ def slow_down_writing():
 
 
 def train_apart(data, folder):
-    """Start to train in a forked process; its number, and a byte that counts its saves and outlives it."""
+    """Start to train in a forked process, which has another one for the second stream.
+
+    Returns the number of the first and a byte that counts its saves and outlives it.
+    """
     saves = mmap.mmap(-1, 1)
 
     def counted(*args):
@@ -60,7 +63,7 @@ def train_apart(data, folder):
         try:
             slow_down_writing()
             save, training.save_checkpoint = training.save_checkpoint, counted
-            train(data, folder)
+            train(data, folder, processes=2)
         finally:
             os._exit(0)
     return child, saves
