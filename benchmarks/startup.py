@@ -1,6 +1,7 @@
-"""What comes before training: the import in a fresh process, the embedded data set, the tests."""
+"""What a new user waits for: the import in a fresh process, the embedded data set, the tests, the main job."""
 
 import argparse
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,12 +25,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         build = f"from ckd_ref import glyphs; glyphs.build({str(pathlib.Path(folder, 'glyphs.h5'))!r}, progress=False)"
         once("glyphs, the embedded data set: 3240 pictures, 540 recordings", python("-c", build))
+        once("the main job (`python -m ckd_ref`), its data made anew",
+             python("-m", "ckd_ref", "--out", str(pathlib.Path(folder, "results")), XDG_CACHE_HOME=folder))
     once("the tests (`python -m pytest`)", python("-m", "pytest", "-q"))
 
 
-def python(*arguments):
+def python(*arguments, **environment):
     """A function that runs this Python in the project's folder and fails if that does."""
-    return lambda: subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    return lambda: subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
+                                  stdout=subprocess.DEVNULL)
 
 
 def once(what, run):

@@ -229,12 +229,11 @@ def _normalise_vjp(argnums, y, args, _):
             bend = scale * inv_std**2 * along_x / n
             bend, lift = _lines(images, bend, bend * mean - scale * inv_std * along_1 / n)
         for block in _blocks_of_samples(images):
-            flat = gx[:, block].reshape(len(gx), -1, slope.shape[-1])
-            flat *= slope
+            view = gx[:, block].reshape(len(gx), -1, slope.shape[-1])
+            view *= slope
             if n:
-                flat += lift
-                flat -= images[:, block].reshape(flat.shape) * bend
-            gx[:, block] = flat.reshape(gx[:, block].shape)
+                view += lift
+                view -= images[:, block].reshape(view.shape) * bend
         grads = gx.reshape(x.shape), along_x.sum(0).astype(scale.dtype), along_1.sum(0).astype(shift.dtype)
         return [grads[number] for number in argnums]
 

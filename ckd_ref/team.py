@@ -69,8 +69,8 @@ def _receive(pipe):
     try:
         return pipe.recv()
     except (EOFError, ConnectionResetError):
-        raise ChildProcessError("a process that shared the work has ended, for want of memory perhaps; what is saved "
-                                "is complete, go on from it with one process") from None
+        raise ChildProcessError("a process that shared the work was killed, perhaps for want of memory; what is saved "
+                                "is complete: go on with one process (--processes 1)") from None
 
 
 def prepare_process():

@@ -51,7 +51,7 @@ def _numbered(team, i):
 
 def test_the_end_of_another_process_is_told():
     with Team(2) as team:
-        with pytest.raises(ChildProcessError, match="has ended, for want of memory perhaps"):
+        with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
             team.call(_leave, [(), ()])
 
 
