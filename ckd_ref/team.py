@@ -48,27 +48,27 @@ class Team:
     def call(self, function, parts):
         """[function(member, *part) for each member and its part of the arguments], computed at the same time."""
         for pipe, part in zip(self._pipes, parts[1:]):
-            pipe.send((function, part))
-        return [function(self, *parts[0])] + [_receive(pipe) for pipe in self._pipes]
+            _alive(pipe.send, (function, part))
+        return [function(self, *parts[0])] + [_alive(pipe.recv) for pipe in self._pipes]
 
     def everyone(self, mine):
         """What every member has put in, in the order of the members: the same list for all."""
         if self.rank:
             self._pipes[0].send(mine)
             return self._pipes[0].recv()
-        everyone = [mine] + [_receive(pipe) for pipe in self._pipes]
+        everyone = [mine] + [_alive(pipe.recv) for pipe in self._pipes]
         for pipe in self._pipes:
-            pipe.send(everyone)
+            _alive(pipe.send, everyone)
         return everyone
 
 
 ALONE = Team()
 
 
-def _receive(pipe):
+def _alive(send_or_receive, *message):
     try:
-        return pipe.recv()
-    except (EOFError, ConnectionResetError):
+        return send_or_receive(*message)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         raise ChildProcessError("a process that shared the work was killed, perhaps for want of memory; what is saved "
                                 "is complete: go on with one process (--processes 1)") from None
 
