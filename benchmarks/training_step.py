@@ -23,7 +23,8 @@ def main():
     what = "{network} network, width {width:g}, batch {batch}, T = {steps}".format(**options)
     print(timing.heading(("numpy", "torch")))
     print(timing.HEADER)
-    for kind, ours, theirs in (("training step", make_step, peer_step), ("inference", make_evaluation, peer_evaluation)):
+    kinds = ("training step", make_step, peer_step), ("inference", make_evaluation, peer_evaluation)
+    for kind, ours, theirs in kinds:
         candidates = {"ours": functools.partial(ours, **options)}
         for variant in arguments.variants.split(","):
             candidates[variant] = functools.partial(theirs, variant, **options)
@@ -31,9 +32,10 @@ def main():
             seconds = timing.compare(runs, arguments.rounds)
             print(timing.rows(f"{kind}: {what}", seconds))
             megabytes = {name: run.peak_megabytes() for name, run in runs.items()}
-        for name in list(megabytes)[1:]:
-            print(timing.row("the same, peak memory over the imports", f"{megabytes['ours']:.0f} MB",
-                             f"{name}: {megabytes[name]:.0f} MB", f"{megabytes['ours'] / megabytes[name]:.2f}"), flush=True)
+        own = megabytes.pop("ours")
+        for name, peer in megabytes.items():
+            print(timing.row("the same, peak memory over the imports", f"{own:.0f} MB", f"{name}: {peer:.0f} MB",
+                             f"{own / peer:.2f}"), flush=True)
 
 
 def make_step(width, batch, steps, classes=101, seed=0, network="full"):
