@@ -12,10 +12,10 @@ PRIMITIVES = {
     "convolution forward, Winograd": ("winograd", "Winograd.forward"),
     "convolution backward, patches": ("layers", "Patches.backward"),
     "convolution backward, Winograd": ("winograd", "Winograd.backward"),
-    "batch norm, moments": ("layers", "_moments"),
+    "batch norm, rest of the moments": ("layers", "_moments"),
     "neurons and pooling forward": ("spiking", "Neurons.forward"),
     "neurons and pooling backward": ("spiking", "Neurons.backward"),
-    "batch norm, sums backward": ("layers", "_pixel_sums"),
+    "batch norm, sums over pixels": ("layers", "_pixel_sums"),
 }
 
 
