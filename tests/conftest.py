@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import pathlib
 import re
+import signal
 import sys
 
 import numpy as np
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)       # a background job of a shell and its children ignore it
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "golden.h5"
 SHARED = pathlib.Path(os.environ.get("CKD_REF_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
