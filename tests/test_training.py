@@ -17,6 +17,7 @@ from ckd_ref.__main__ import main
 from ckd_ref.data import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.losses import ckd_loss, tet_loss
+from ckd_ref.models import update_state
 from ckd_ref.optim import init_moments
 from ckd_ref.runs import METHODS, Config, Run, load_checkpoint, save_checkpoint
 from ckd_ref.teacher import check_logits, load_logits, save_logits, train_teacher
@@ -153,6 +154,24 @@ def test_streams_taken_back_one_by_one_have_the_gradient_of_the_whole(method, re
     for name, whole in grad(loss)(params).items():
         own = slope if name == "theta" else sum(each[name] for each, _ in passes)
         assert relative_error(own, whole) < 1e-10, name
+
+
+def test_first_step_goes_down_by_the_rate_and_the_static_statistics_come_first(rng):
+    """AdamW's first step is the rate times the sign of the gradient."""
+    config = Config(method="transfer", **SMALL)
+    net = config.model(3)
+    params, state = net.init(rng)
+    run, frames = Run(params, state, init_moments(params), rng), rng.random((2, 2, 6, 16, 16, 2)).astype(np.float32)
+    batch = Batch(frames[0], frames[1] ** 2, np.arange(6) % 3)
+    streams = [("static", batch.static), ("event", batch.events)]
+    passes, _, slope = training.gradients(ALONE, net, streams, params, batch.labels, None, config, 1.0)
+    training.train_step(net, run, batch, config, 1e-2, 1.0, 1)
+    (static, of_static), (events, of_events) = passes
+    for name, g in (("theta", slope), ("conv0/scale", static["conv0/scale"] + events["conv0/scale"])):
+        assert run.params[name] == pytest.approx(params[name] - 1e-2 * np.sign(g), abs=1e-5) and g.all()
+    after = update_state(update_state(state, of_static), of_events)
+    assert all((run.state[name] == after[name]).all() for name in state)
+    assert any((update_state(update_state(state, of_events), of_static)[name] != after[name]).any() for name in state)
 
 
 # Repeat and resume
