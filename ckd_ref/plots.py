@@ -146,7 +146,7 @@ def _titles(T):
 
 def _save(figure, path):
     with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        figure.savefig(temporary, dpi=110, format="png", bbox_inches="tight")    # or long class names would be cut
     _pyplot().close(figure)
 
 

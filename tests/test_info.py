@@ -166,6 +166,17 @@ def test_many_rows_stand_side_by_side(tmp_path, classes, rows, monkeypatch):
     assert runs_of_colour(tmp_path / "a.png") == collapsed
 
 
+def test_long_names_are_not_cut(tmp_path):
+    from PIL import Image
+
+    names = ["grand_piano", *map(str, range(19))]              # which the layout alone cuts by two pixels
+    with open_paired(write(tmp_path / "a.h5", names, [(k, k, "static") for k in range(20)], [], [])) as data:
+        plots.contact_sheet(tmp_path / "a.png", data)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.array(picture.convert("L"))
+    assert (pixels[:, 0] == 255).all() and (pixels[:, :20] < 128).any()
+
+
 def test_a_pair_is_the_first_training_recording_and_its_image(tmp_path):
     images = [(0, 1, "static"), (0, 2, "static"), (0, 3, "test"), (1, 4, "static")]
     recordings = [(0, 3, "test"), (0, 2, "train"), (0, 1, "train"), (2, 9, "train")]
