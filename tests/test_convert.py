@@ -63,6 +63,22 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def turn(switch, text):
+    """To "stop" or "goes": as long and as old as the other, so that the plan stays the same."""
+    switch.write_text(text)
+    os.utime(switch, ns=(0, 0))
+
+
+def interrupted(run, folder):
+    """Stop a conversion at the switch; returns the bytes of the whole output, which it has removed."""
+    whole = run().read_bytes()
+    (folder / "out.h5").unlink()
+    turn(folder / "switch", "stop")
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    return whole
+
+
 def test_content_names_and_order(run):
     with open_paired(run(images_per_class=4, events_per_class=2)) as data:
         assert data.classes == CLASSES and not data.leaky
@@ -92,17 +108,11 @@ def test_the_number_of_processes_does_not_change_a_byte(run):
 
 
 def test_interrupted_and_continued_is_as_never_interrupted(run, tmp_path, monkeypatch):
-    whole = run().read_bytes()
-    (tmp_path / "out.h5").unlink()
-    (tmp_path / "switch").write_text("stop")
-    os.utime(tmp_path / "switch", ns=(0, 0))
-    with pytest.raises(KeyboardInterrupt):
-        run()
+    whole = interrupted(run, tmp_path)
     assert files(tmp_path) == ["out.h5.parts", "switch"]
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.h5.parts").iterdir()}
     assert len(kept) > 5 and "00000.npz" in kept
-    (tmp_path / "switch").write_text("goes")                    # as long as before, and as old
-    os.utime(tmp_path / "switch", ns=(0, 0))
+    turn(tmp_path / "switch", "goes")
     monkeypatch.setitem(globals(), "picture", None)             # what is finished is not loaded again
     assert run().read_bytes() == whole
     assert files(tmp_path) == ["out.h5", "switch"]
@@ -141,16 +151,10 @@ def test_parts_of_another_plan_are_not_mixed_in(run, tmp_path):
 @pytest.mark.parametrize("damage", [
     lambda b: b[:-300], lambda b: b[:500] + bytes([b[500] ^ 4]) + b[501:], lambda b: b""])
 def test_a_damaged_part_is_found_and_made_again(run, tmp_path, damage):
-    whole = run().read_bytes()
-    (tmp_path / "out.h5").unlink()
-    (tmp_path / "switch").write_text("stop")
-    os.utime(tmp_path / "switch", ns=(0, 0))
-    with pytest.raises(KeyboardInterrupt):
-        run()
+    whole = interrupted(run, tmp_path)
     part = tmp_path / "out.h5.parts" / "00001.npz"
     part.write_bytes(damage(part.read_bytes()))
-    (tmp_path / "switch").write_text("goes")
-    os.utime(tmp_path / "switch", ns=(0, 0))
+    turn(tmp_path / "switch", "goes")
     with pytest.raises(FormatError, match="00001.npz: .*repeat the command"):
         run()
     assert run().read_bytes() == whole
