@@ -149,11 +149,6 @@ def predict(logits):
     return np.argmax(np.sum(logits, axis=0), axis=-1)
 
 
-def count(params):
-    """Number of trainable numbers."""
-    return sum(p.size for p in params.values())
-
-
 def update_state(state, statistics):
     """The state after a batch of the given statistics, {layer: (mean, var)} as `apply` returns them."""
     state = dict(state)
