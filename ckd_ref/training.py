@@ -11,7 +11,7 @@ import time
 
 import autograd.numpy as np
 from autograd import grad, make_vjp
-from autograd.builtins import tuple
+from autograd.builtins import tuple as traced_tuple
 from autograd.tracer import getval
 
 from .batches import random_crop, replace_static, replacement_mask, sample_pairs
@@ -201,7 +201,7 @@ def gradients(team, net, streams, params, labels, teacher_logits, config, gamma)
     """
     def forward(params, head, frames):
         logits, features, after[head] = net.apply(params, frames, head)
-        return tuple((logits, features))
+        return traced_tuple((logits, features))
 
     def loss(outputs, theta):
         *static, (event_logits, features_d) = outputs
