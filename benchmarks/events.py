@@ -49,7 +49,7 @@ def binning(rng, rounds):
 def decoding(rng, rounds):
     import numpy as np
 
-    from ckd_ref.readers import read_bin
+    from ckd_ref.data.readers import read_bin
 
     events = random_events(rng, 5_000_000)
     packed = np.empty((len(events), 5), np.uint8)

@@ -91,9 +91,10 @@ def random_data(batch, steps, classes, seed):
 def _student(width, batch, steps, classes, seed, network):
     import numpy as np
 
-    from ckd_ref.optim import init_moments
-    from ckd_ref.runs import Config, Run
-    from ckd_ref.team import Team
+    from ckd_ref.nn.optim import init_moments
+    from ckd_ref.run.checkpoint import Run
+    from ckd_ref.config import Config
+    from ckd_ref.run.process_group import Team
 
     config = Config(network=network, width=width, T=steps, batch=batch, rate=1e-3)
     net, rng = config.model(classes), np.random.default_rng(seed)

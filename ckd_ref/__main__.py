@@ -9,9 +9,11 @@ import sys
 
 import numpy as np
 
-from .files import locked
-from .runs import Config, load_checkpoint
-from .teacher import load_logits, save_logits, train_teacher
+from .data.files import locked
+from .run.checkpoint import load_checkpoint
+from .config import Config
+from .teacher import train_teacher
+from .run.logits import load_logits, save_logits
 from .training import classify, train
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -86,15 +88,15 @@ def _config(args, **fixed):
 
 
 def _compare(args):
-    from .experiment import compare
+    from .run.comparison import compare
 
     print(compare(args.data, _config(args), args.out, args.seeds, args.teacher, args.workers))
     print(f"Logs, checkpoints, curves.png and samples.png are in {args.out.resolve()}")
 
 
 def _train(args):
-    from . import plots
-    from .data import open_paired
+    from .run import plots
+    from .data.paired import open_paired
 
     config = _config(args)
     with open_paired(args.data) as data:
@@ -113,7 +115,7 @@ def _train(args):
 
 
 def _evaluate(args):
-    from .data import open_paired
+    from .data.paired import open_paired
 
     run, config, classes = load_checkpoint(args.checkpoint)
     with open_paired(args.data) as data:
@@ -128,9 +130,9 @@ def _evaluate(args):
 
 
 def _info(args):
-    from . import plots
-    from .data import open_paired
-    from .info import describe, measure_recordings
+    from .run import plots
+    from .data.paired import open_paired
+    from .data.info import describe, measure_recordings
 
     sheet = args.out or pathlib.Path(args.data.stem + ".png")
     if sheet.suffix != ".png":                                                  # the data file is not to be replaced

@@ -9,9 +9,9 @@ import math
 
 import autograd.numpy as np
 
-from .layers import Identity, avg_pool, batch_norm, conv2d, linear, relu, update_running
+from .nn.layers import Identity, avg_pool, batch_norm, conv2d, linear, relu, update_running
 from .neuron import lif, reset
-from .spiking import Neurons
+from .nn.fused import Neurons
 
 STAGES = {
     "full": ((64, 128), (256, 256), (512, 512), (512, 512)),

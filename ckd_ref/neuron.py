@@ -1,5 +1,7 @@
 """The leaky integrate-and-fire neuron and its surrogate gradients (Eqs. 1-3)."""
 
+import dataclasses
+
 import numpy as np
 from autograd.extend import defvjp, primitive
 from scipy.special import expit
@@ -14,8 +16,28 @@ SURROGATES = {
 """Stand-ins for H': functions of v = u - v_th and the width a, each with integral 1 over v."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Neuron:
+    """Settings of a layer of neurons, ``lif(current, **vars(Neuron()))``; see `lif`."""
+
+    tau: float = 0.5
+    v_th: float = 1.0
+    surrogate: str = "triangle"
+    width: float = 1.0
+    detach_reset: bool = True
+
+    def __post_init__(self):
+        if not 0 <= self.tau <= 1:
+            raise ValueError(f"expected a leak factor tau in [0, 1], got {self.tau!r}")
+        _check_surrogate(self.surrogate, self.width)
+
+
 def surrogate_grad(v, surrogate="triangle", width=1.0):
-    """The derivative that the backward pass uses in place of that of H, which is 0 almost everywhere.
+    """The derivative that replaces that of H, which is 0 almost everywhere, in the backward pass.
+
+    Assumption: the paper does not name its surrogate; the default is the baseline's quadratic
+    gate, a triangle of width 1 in units of u. Baseline: QGateGrad with alpha = 2 on m = u / 2, in
+    base/node and strategy of BrainCog. Test: `test_eq02_golden_surrogate`.
 
     Parameters
     ----------
@@ -30,16 +52,25 @@ def surrogate_grad(v, surrogate="triangle", width=1.0):
     -------
     slope : same shape and dtype, >= 0.
     """
+    _check_surrogate(surrogate, width)
+    return SURROGATES[surrogate](np.asarray(v), width)
+
+
+def _check_surrogate(surrogate, width):
     if surrogate not in SURROGATES:
-        raise ValueError(f"expected surrogate to be one of {', '.join(SURROGATES)}, got {surrogate!r}")
+        raise ValueError(
+            f"expected surrogate to be one of {', '.join(SURROGATES)}, got {surrogate!r}"
+        )
     if not width > 0:
         raise ValueError(f"expected a surrogate width > 0, got {width!r}")
-    return SURROGATES[surrogate](np.asarray(v), width)
 
 
 @primitive
 def spike(v, surrogate="triangle", width=1.0):
-    """Eq. (2): ``s = H(v)`` with ``v = u - v_th``; a neuron fires strictly above its threshold, H(0) = 0.
+    """Eq. (2): ``s = H(v)`` with ``v = u - v_th``; a neuron fires strictly above its threshold.
+
+    Assumption: H(0) = 0, which the paper leaves open. Baseline: its surrogates compare with >,
+    too. Test: `test_eq02_value_by_hand`.
 
     Parameters
     ----------
@@ -54,15 +85,19 @@ def spike(v, surrogate="triangle", width=1.0):
     return (v > 0).astype(v.dtype)
 
 
-defvjp(spike, lambda s, v, surrogate="triangle", width=1.0: lambda g: g * surrogate_grad(v, surrogate, width),
-       argnums=(0,))
+def _spike_vjp(s, v, surrogate="triangle", width=1.0):
+    return lambda g: g * surrogate_grad(v, surrogate, width)
+
+
+defvjp(spike, _spike_vjp, argnums=(0,))
 
 
 def lif_step(u, s, current, tau=0.5):
     """Eq. (3): ``u[t+1] = tau * u[t] * (1 - s[t]) + I[t+1]``, leak, hard reset to 0 and input current.
 
-    Deviation: Eq. (1) of the paper leaks without a reset and takes the input of the step before; Eq. (3)
-    has the reset and the present input, and is what the baseline computes.
+    Deviation: Eq. (1) of the paper leaks without a reset and takes the input of the step before;
+    Eq. (3) has the reset and the present input, and is used. Baseline: computes Eq. (3).
+    Test: `test_eq01_present_input_counts_not_the_one_before`.
 
     Parameters
     ----------
@@ -92,8 +127,8 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
     surrogate, width
         The derivative of H used backward, see `surrogate_grad`.
     detach_reset : bool
-        Treat the reset ``(1 - s)`` as a constant in the backward pass; otherwise full backpropagation
-        through time.
+        Treat the reset ``(1 - s)`` as a constant in the backward pass; otherwise full
+        backpropagation through time.
 
     Returns
     -------
@@ -102,11 +137,17 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
 
     Notes
     -----
-    Assumption: the paper gives neither tau nor v_th. tau = 0.5 and v_th = 1 are the baseline's neuron
-    (decay 1/2, threshold 1/2, input halved) in units in which the input is not halved.
+    Assumption: the paper gives neither tau nor v_th. tau = 0.5 and v_th = 1 are the baseline's
+    neuron in other units. Baseline: m += (x - m) / 2 with threshold 0.5, LIFNode in base/node of
+    BrainCog; u = 2 m. Test: `test_eq03_golden_neuron_of_the_baseline`.
+    Assumption: the reset is a constant in the backward pass, on which the paper is silent.
+    Baseline: multiplies the potential by (1 - spike.detach()), LIFNode in base/node of BrainCog.
+    Test: `test_eq03_golden_gradient_through_the_reset`.
     """
     if np.ndim(current) < 1 or len(current) < 1:
-        raise ValueError(f"expected currents (T, ...) with T >= 1 time steps, got shape {np.shape(current)}")
+        raise ValueError(
+            f"expected currents (T, ...) with T >= 1 time steps, got shape {np.shape(current)}"
+        )
     if not 0 <= tau <= 1:
         raise ValueError(f"expected a leak factor tau in [0, 1], got {tau!r}")
     u = _potentials(current, tau, v_th, surrogate, width, detach_reset)
@@ -115,13 +156,26 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
 
 @primitive
 def _potentials(current, tau, v_th, surrogate, width, detach_reset):
-    return np.stack([u for u, _ in walk(current, tau, v_th)])
+    """Step the neurons through time: u[t] of Eq. (3) for t = 0 ... T - 1."""
+    potentials = np.empty_like(current)
+    u = s = 0.0
+    for t in range(len(current)):
+        u = lif_step(u, s, current[t], tau)
+        s = spike(u - v_th)
+        potentials[t] = u
+    return potentials
 
 
-def _potentials_vjp(u, current, tau, v_th, surrogate, width, detach_reset):
+def _potentials_vjp(potentials, current, tau, v_th, surrogate, width, detach_reset):
+    """Backpropagation through time: dL/dI[t] for t = T - 1 ... 0, given g[t] = dL/du[t]."""
     def vjp(g):
-        steps = [(ut, spike(ut - v_th)) for ut in u]
-        return np.stack(list(walk_back(g, steps, tau, v_th, surrogate, width, detach_reset))[::-1])
+        grad_current = np.empty_like(g)
+        grad_u = 0.0                                           # of u[t + 1]
+        for t in reversed(range(len(g))):
+            leak = tau * reset_grad(potentials[t], v_th, surrogate, width, detach_reset)
+            grad_u = g[t] + leak * grad_u
+            grad_current[t] = grad_u
+        return grad_current
 
     return vjp
 
@@ -129,28 +183,34 @@ def _potentials_vjp(u, current, tau, v_th, surrogate, width, detach_reset):
 defvjp(_potentials, _potentials_vjp, argnums=(0,))
 
 
-def walk(currents, tau=0.5, v_th=1.0):
-    """The neurons of `lif` through time: yield potentials and spikes of every step."""
-    u = s = 0.0
-    for current in currents:
-        u = lif_step(u, s, current, tau)
-        s = spike(u - v_th)
-        yield u, s
+def reset_grad(u, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True):
+    """Derivative of what the reset leaves, ``u (1 - s)``, with respect to u.
 
+    Parameters
+    ----------
+    u : array of floats
+        Potentials before the reset.
+    v_th, surrogate, width, detach_reset
+        As for `lif`.
 
-def walk_back(g, steps, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True):
-    """Backpropagation through time: yield the gradients of the currents, the last first, given those of `steps`' u."""
-    later = 0.0
-    for gu, (u, s) in zip(reversed(g), reversed(steps)):
-        kept = 1 - s                                           # d lif_step / d u, over tau
-        if not detach_reset:
-            kept = kept - u * surrogate_grad(u - v_th, surrogate, width)
-        later = gu + tau * kept * later
-        yield later
+    Returns
+    -------
+    slope : same shape and dtype; ``1 - s``, less ``u`` times the surrogate if not detached.
+    """
+    v = u - v_th
+    kept = 1 - spike(v)
+    if detach_reset:
+        return kept
+    return kept - u * surrogate_grad(v, surrogate, width)
 
 
 def reset(potentials, v_th=1.0):
-    """Potentials after the reset, ``u (1 - s)``, the features that Eq. (5) compares; s is a constant backward.
+    """Potentials after the reset, ``u (1 - s)``, the features that Eq. (5) compares.
+
+    Assumption: the paper leaves open which potentials it compares; those after the reset are,
+    and s is treated as a constant in the backward pass. Baseline: alike, the membrane that
+    LIFNode leaves in the last feature layer of VGG_SNN.
+    Test: `test_eq03_reset_potentials_stay_at_or_below_the_threshold`.
 
     Parameters
     ----------

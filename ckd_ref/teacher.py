@@ -3,16 +3,13 @@
 import autograd.numpy as np
 from autograd import value_and_grad
 
-from . import hdf5
 from .batches import random_crop
 from .color import rgb_to_hsv
-from .events import FormatError, naming
-from .files import written_hdf5
 from .losses import cross_entropy
 from .models import Teacher, update_state
-from .optim import adamw, init_moments
+from .nn.optim import adamw, init_moments
 from .schedules import learning_rate
-from .team import prepare_process
+from .run.process_group import prepare_process
 
 
 def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progress=True, stop=None):
@@ -63,41 +60,3 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, progre
                 bar.update()
     parts = [net.apply(params, hsv[i:i + 256], state)[0] for i in range(0, len(hsv), 256)]
     return np.concatenate(parts)
-
-
-def save_logits(path, logits, classes):
-    """Write a teacher's logits (M, K) and its class names to an HDF5 file."""
-    with written_hdf5(path) as file:
-        hdf5.write(file, "logits", logits)
-        hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
-
-
-def load_logits(path, data):
-    """Read the logits of any teacher, (M, K) float32 for every image of `data`, classes compared by name.
-
-    The file has two data sets with checksums, ``logits`` (floats) and ``classes`` (names as bytes); see `save_logits`.
-
-    Raises
-    ------
-    FormatError
-        Another format, damage, another number of images, other classes, a logit that is not finite.
-    OSError
-        A file that is missing or unreadable.
-    """
-    with naming(path, "write it with ckd_ref.teacher.save_logits"), hdf5.open_checked(path) as file:
-        classes = tuple(name.decode() for name in hdf5.dataset(file, "classes", "S", ("K",))[()])
-        if sorted(classes) != sorted(data.classes):
-            only = sorted(set(classes) ^ set(data.classes))
-            raise FormatError(f"expected the classes of {data.path}, these are in one of the two only: {only}")
-        logits = hdf5.dataset(file, "logits", "f", (len(data.image_label), len(data.classes)))[()]
-        return check_logits(logits[:, [classes.index(name) for name in data.classes]], data)
-
-
-def check_logits(logits, data):
-    """Logits for every image of the data as float32, or a FormatError."""
-    expected = len(data.image_label), len(data.classes)
-    if logits is None or np.shape(logits) != expected or not (np.abs(logits) <= np.finfo(np.float32).max).all():
-        came = "none" if logits is None else f"shape {np.shape(logits)}"
-        raise FormatError(f"expected finite teacher logits of shape {expected}, one row per image of the data set, got "
-                          f"{came}; train a teacher on it first")
-    return np.asarray(logits, np.float32)

@@ -17,14 +17,15 @@ from autograd.tracer import getval
 from .batches import random_crop, replace_static, replacement_mask, sample_pairs
 from .color import value_frames
 from .events import FormatError
-from .files import locked, remove_leftovers, written_whole
+from .data.files import locked, remove_leftovers, atomic_write
 from .losses import ckd_loss, tet_loss
 from .models import predict, update_state
-from .optim import adamw, init_moments
-from .runs import Config, Run, load_latest, save_checkpoint
+from .nn.optim import adamw, init_moments
+from .run.checkpoint import Run, load_latest, save_checkpoint
+from .config import Config
 from .schedules import learning_rate, phase_weight, replacement_probability
-from .teacher import check_logits
-from .team import ALONE, Team
+from .run.logits import check_logits
+from .run.process_group import ALONE, Team
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,5 +293,5 @@ def _read_rows(path):
 
 
 def _write_rows(path, rows):
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -13,7 +13,7 @@ import sys
 import convert
 import pairing
 from ckd_ref.events import FormatError
-from ckd_ref.readers import read_mat
+from ckd_ref.data.readers import read_mat
 
 CLASSES = """
     aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices household_furniture

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from ckd_ref.data import PairedWriter
-from ckd_ref.events import FormatError, naming
-from ckd_ref.files import locked, written_whole
+from ckd_ref.data.paired import PairedWriter
+from ckd_ref.events import FormatError
+from ckd_ref.data.errors import error_context
+from ckd_ref.data.files import locked, atomic_write
 from ckd_ref.training import ctrl_c
 
 SHARD = 32
@@ -181,7 +182,7 @@ def parts_folder(options, form, plan):
                                   "different; repeat that one, delete the folder, or give --overwrite")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with written_whole(folder / "plan") as temporary:
+    with atomic_write(folder / "plan") as temporary:
         temporary.write_text(digest.hexdigest())
     return folder
 
@@ -226,14 +227,14 @@ def write_part(path, shard):
     if path.exists():
         return
     contents = [sample.load() for sample in shard]
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, contents=np.concatenate(contents), ends=np.cumsum([len(content) for content in contents]))
 
 
 def merge(path, shard, writer):
     """Copy a part to the output; returns its number of events. A damaged one is removed, for the next run to make."""
     try:
-        with naming(path, "repeat the command"), np.load(path, allow_pickle=False) as part:     # it has checksums
+        with error_context(path, "repeat the command"), np.load(path, allow_pickle=False) as part:     # it has checksums
             contents = np.split(part["contents"], part["ends"][:-1])
             for sample, content in zip(shard, contents, strict=True):
                 add = writer.add_image if sample.group == "images" else writer.add_recording

@@ -17,9 +17,9 @@ import numpy as np
 
 import convert
 import pairing
-from ckd_ref.camera import record, rgb_to_luminance
+from ckd_ref.data.camera import record, rgb_to_luminance
 from ckd_ref.events import FormatError
-from ckd_ref.readers import read_image
+from ckd_ref.data.readers import read_image
 
 
 def main(argv=None):

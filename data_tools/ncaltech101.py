@@ -14,7 +14,7 @@ import sys
 import convert
 import pairing
 from ckd_ref.events import FormatError
-from ckd_ref.readers import read_bin
+from ckd_ref.data.readers import read_bin
 
 SENSOR_SIZE = 180, 240
 

@@ -15,7 +15,7 @@ import numpy as np
 import convert
 import pairing
 from ckd_ref.events import FormatError, resize_frames
-from ckd_ref.readers import read_bin, read_idx
+from ckd_ref.data.readers import read_bin, read_idx
 
 SENSOR_SIZE = 34, 34
 CLASSES = tuple("0123456789")

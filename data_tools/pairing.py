@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckd_ref.events import FormatError
-from ckd_ref.readers import read_image
+from ckd_ref.data.readers import read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 RECORDING_SUFFIXES = (".bin", ".bs2")

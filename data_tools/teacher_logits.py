@@ -21,9 +21,10 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from ckd_ref.data import IMAGE_SPLITS, open_paired
-from ckd_ref.events import FormatError, naming
-from ckd_ref.teacher import check_logits, load_logits, save_logits
+from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
+from ckd_ref.events import FormatError
+from ckd_ref.data.errors import error_context
+from ckd_ref.run.logits import check_logits, load_logits, save_logits
 
 
 def main(argv=None):
@@ -77,7 +78,7 @@ def convert(options):
 
 def read_classes(path, data):
     """The names of the columns of logits, one per line: those of the data in any order."""
-    with naming(path, "save it as text in UTF-8"):
+    with error_context(path, "save it as text in UTF-8"):
         names = path.read_text(encoding="utf-8").splitlines()
     if sorted(names) != sorted(data.classes):
         raise FormatError(f"{path}: expected the {len(data.classes)} classes of {data.path}, one name per line, got "
@@ -88,7 +89,7 @@ def read_classes(path, data):
 def read_npy(path, data):
     """Finite logits (M, K) that `numpy.save` has written, as float32."""
     expected = len(data.image_label), len(data.classes)
-    with naming(path, "write it with numpy.save"):
+    with error_context(path, "write it with numpy.save"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)        # a map: no memory for what is only claimed
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.shape != expected:
             came = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "several arrays"

@@ -20,9 +20,11 @@ import time
 
 import numpy as np
 
-from ckd_ref import files, glyphs, training
-from ckd_ref.data import open_paired
-from ckd_ref.runs import Config, load_latest
+from ckd_ref.data import files, glyphs
+from ckd_ref import training
+from ckd_ref.data.paired import open_paired
+from ckd_ref.run.checkpoint import load_latest
+from ckd_ref.config import Config
 
 CONFIG = Config(method="transfer", width=0.0625, T=2, size=16, epochs=3, batches=2, batch=4, padding=1)
 NAMES = ["checkpoint.h5", "checkpoint.previous.h5", "log.jsonl", "times.jsonl"]

@@ -7,8 +7,8 @@ import numpy as np
 import oracles
 import pytest
 
-from ckd_ref import camera as module
-from ckd_ref.camera import Camera, Saccades, record, rgb_to_luminance, threshold_crossings
+from ckd_ref.data import camera as module
+from ckd_ref.data.camera import Camera, Saccades, record, rgb_to_luminance, threshold_crossings
 from ckd_ref.events import check_events
 
 QUIET = Camera(threshold_spread=0.0, background_hz=0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ckd_ref.data import open_paired
+from ckd_ref.data.paired import open_paired
 
 COUNT = 60
 SHUFFLED = np.random.default_rng(3).permutation(np.arange(COUNT) % 20)

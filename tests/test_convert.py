@@ -9,9 +9,9 @@ import types
 import numpy as np
 import pytest
 
-from ckd_ref.data import open_paired
+from ckd_ref.data.paired import open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
-from ckd_ref.files import locked
+from ckd_ref.data.files import locked
 
 CLASSES = ("ant", "bee")
 

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ckd_ref import data as data_module
-from ckd_ref.data import LAYOUT, PairedWriter, open_paired
+from ckd_ref.data import paired as data_module
+from ckd_ref.data.paired import LAYOUT, PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError, bin_events, resize_frames
 
 SENSOR, S = (6, 9), 5

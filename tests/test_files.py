@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from ckd_ref import files
-from ckd_ref.files import locked, remove_leftovers, written_whole
+from ckd_ref.data import files
+from ckd_ref.data.files import locked, remove_leftovers, atomic_write
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
-    with written_whole(tmp_path / "a.txt") as temporary:
+    with atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
         assert not (tmp_path / "a.txt").exists()
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "new")]
@@ -24,7 +24,7 @@ def test_file_appears_when_the_block_ends(tmp_path):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_interrupted_block_leaves_the_old_file_alone(tmp_path, error):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(error), written_whole(tmp_path / "a.txt") as temporary:
+    with pytest.raises(error), atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("ne")
         raise error
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
@@ -32,14 +32,14 @@ def test_an_interrupted_block_leaves_the_old_file_alone(tmp_path, error):
 
 def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
         pass
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere.*make it first"):
-        with written_whole(tmp_path / "nowhere" / "a.txt"):
+        with atomic_write(tmp_path / "nowhere" / "a.txt"):
             pass
 
 
@@ -47,7 +47,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 HOLD = """
 import sys, time
-from ckd_ref.files import locked
+from ckd_ref.data.files import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -71,7 +71,7 @@ def test_second_process_is_refused_and_told_of_the_first(tmp_path, name):
     with held_elsewhere(path) as holder:
         with pytest.raises(BlockingIOError) as error, locked(path):
             pass
-        for part in (str(path), f"process {holder.pid} on {platform.node()}", "ckd_ref.files", "choose another name"):
+        for part in (str(path), f"process {holder.pid} on {platform.node()}", "ckd_ref.data.files", "choose another name"):
             assert part in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -103,7 +103,7 @@ def test_a_lock_can_be_waited_for(tmp_path):
 
 COUNT = """
 import pathlib, sys
-from ckd_ref.files import locked
+from ckd_ref.data.files import locked
 counter = pathlib.Path(sys.argv[1], "n")
 for _ in range(50):
     with locked(counter, wait=True):
@@ -120,8 +120,8 @@ def test_at_most_one_process_is_inside(tmp_path):
 
 WRITE = """
 import sys, time
-from ckd_ref.files import written_whole
-with written_whole(sys.argv[1]) as temporary:
+from ckd_ref.data.files import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print("held", flush=True)
     time.sleep(60)
@@ -141,9 +141,9 @@ def test_leftovers_of_killed_processes_are_removed_but_not_the_work_of_living_on
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
-    with written_whole(tmp_path / "a.txt") as temporary:
+    with atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("first")
-        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} "), written_whole(tmp_path / "a.txt"):
+        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} "), atomic_write(tmp_path / "a.txt"):
             pass
     assert (tmp_path / "a.txt").read_text() == "first"
 

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from ckd_ref.camera import record, rgb_to_luminance
-from ckd_ref.data import open_paired
-from ckd_ref.readers import read_image
+from ckd_ref.data.camera import record, rgb_to_luminance
+from ckd_ref.data.paired import open_paired
+from ckd_ref.data.readers import read_image
 
 
 @pytest.fixture

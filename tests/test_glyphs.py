@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from ckd_ref import glyphs
-from ckd_ref.camera import record, rgb_to_luminance
-from ckd_ref.data import open_paired
+from ckd_ref.data import glyphs
+from ckd_ref.data.camera import record, rgb_to_luminance
+from ckd_ref.data.paired import open_paired
 from ckd_ref.events import bin_events, check_events
 
 TINY = dict(seed=3, teacher=1, static=2, events=1, test=1, size=16, progress=False)

@@ -1,4 +1,4 @@
-"""The gate of HDF5 files: what is bounded, what is refused. Damage of whole files: test_data.py, test_mutation.py."""
+"""The gate of HDF5 files: what is bounded, what is refused. Damage of whole files: test_data.py, test_fuzz_files.py."""
 
 import os
 import shutil
@@ -8,19 +8,20 @@ import sys
 import time
 
 import h5py
-import mutation
+import fuzz_files
 import numpy as np
 import pytest
 from conftest import peak_memory
 
-from ckd_ref import hdf5
-from ckd_ref.events import FormatError, naming
-from ckd_ref.files import written_hdf5
+from ckd_ref.data import hdf5
+from ckd_ref.events import FormatError
+from ckd_ref.data.errors import error_context
+from ckd_ref.data.files import atomic_hdf5
 
 
 @pytest.fixture
 def path(tmp_path):
-    with written_hdf5(tmp_path / "a.h5") as file:
+    with atomic_hdf5(tmp_path / "a.h5") as file:
         hdf5.write(file, "group/values", np.arange(12.0).reshape(3, 4))
         hdf5.write(file, "names", np.array([b"a", "ä".encode()]))
         file.attrs["size"], file.attrs["sides"] = 7, (3, 4)
@@ -28,7 +29,7 @@ def path(tmp_path):
 
 
 def read(path, name="group/values", dtype="f", shape=("M", "K")):
-    with naming(path, "make it again"), hdf5.open_checked(path) as file:
+    with error_context(path, "make it again"), hdf5.open_checked(path) as file:
         return hdf5.dataset(file, name, dtype, shape)[()]
 
 
@@ -79,7 +80,7 @@ def test_files_without_checksums_of_metadata_are_refused(tmp_path):
 
 def bomb(path, unpacked):
     """A file of zeros that unpack to so many bytes."""
-    with written_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         size = min(unpacked // 8, 2**22)
         packed = file.create_dataset("group/values", (unpacked // 8,), "f8", chunks=(size,), fletcher32=True,
                                      compression="gzip", compression_opts=9, shuffle=True)
@@ -110,7 +111,7 @@ def test_what_passes_unpacks_to_no_more_than_the_stated_multiple(tmp_path):
 
 
 def test_one_chunk_larger_than_the_data_is_refused(tmp_path):
-    with written_hdf5(tmp_path / "a.h5") as file:                # a gigabyte for three numbers, in a small file
+    with atomic_hdf5(tmp_path / "a.h5") as file:                # a gigabyte for three numbers, in a small file
         lying = file.create_dataset("group/values", (3,), "f8", chunks=(2**27,), maxshape=(None,), fletcher32=True,
                                     shuffle=True, compression="gzip")
         lying.id.write_direct_chunk((0,), b"x" * 100)
@@ -160,7 +161,7 @@ def righted(path, change):
         begin = h5py.h5o.get_info(file.id, b"group/values").addr
     end = content.find(b"OHDR", begin + 4)
     header = change(content[begin:end])
-    path.write_bytes(mutation.repair_hdf5(content[:begin] + header + content[end:]))
+    path.write_bytes(fuzz_files.repair_hdf5(content[:begin] + header + content[end:]))
 
 
 def test_chunks_that_hdf5_would_divide_by_are_refused(path):
@@ -190,7 +191,7 @@ def test_an_endless_index_is_refused(path):
     at = content.index(b"EAHD") + 44
     assert content[at:at + 8] == b"\2" + bytes(7)               # two chunks
     content[at:at + 8] = b"\xff" * 7 + b"\0"
-    path.write_bytes(mutation.repair_hdf5(content))
+    path.write_bytes(fuzz_files.repair_hdf5(content))
     start = time.perf_counter()
     with pytest.raises(FormatError, match="group/values: an index of 72057594037927935 chunks, more than"):
         read(path, shape=("N",))

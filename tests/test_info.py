@@ -9,10 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ckd_ref import data as data_module
-from ckd_ref import info, plots
+from ckd_ref.data import paired as data_module
+from ckd_ref.data import info
+from ckd_ref.run import plots
 from ckd_ref.__main__ import main
-from ckd_ref.data import PairedWriter, open_paired
+from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 
 SENSOR, S = (6, 9), 8

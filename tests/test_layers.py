@@ -9,8 +9,8 @@ from autograd.test_util import check_grads
 from conftest import golden_keys, relative_error
 from scipy.signal import correlate2d
 
-import ckd_ref.layers
-from ckd_ref.layers import avg_pool, batch_norm, conv2d, linear, relu, update_running
+import ckd_ref.nn.layers
+from ckd_ref.nn.layers import avg_pool, batch_norm, conv2d, linear, relu, update_running
 
 
 def channel_last(images):
@@ -67,7 +67,7 @@ def test_conv2d_does_not_depend_on_its_blocks(rng, monkeypatch):
     def run():
         return conv2d(x, w), grad(lambda w: np.sum(conv2d(x, w) ** 2))(w), grad(lambda x: np.sum(conv2d(x, w) ** 2))(x)
     whole = run()
-    monkeypatch.setattr(ckd_ref.layers, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(ckd_ref.nn.layers, "BLOCK_BYTES", 1)
     for once, image_by_image in zip(whole, run()):
         assert relative_error(image_by_image, once) < 1e-12
 

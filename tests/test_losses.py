@@ -12,8 +12,8 @@ from conftest import golden_keys, relative_error
 from scipy.special import expit, log_softmax, logsumexp, rel_entr, softmax
 from scipy.stats import entropy
 
-from ckd_ref.losses import (ckd_loss, cross_entropy, dist_loss, dkd_loss, domain_alignment_loss, kd_loss, luminet_loss,
-                            tet_loss)
+from ckd_ref.losses import ckd_loss, cross_entropy, domain_alignment_loss, kd_loss, tet_loss
+from ckd_ref.distillation import dist_loss, dkd_loss, luminet_loss
 
 LABELS = onp.array([0, 2, 1, 3, 2, 0])
 
@@ -200,7 +200,7 @@ def test_eq06_golden_both_sums(golden):
         if name:
             assert relative_error(slope, case[f"grad_{name}"][:]) < 1e-9, name
     assert not slopes[2].any()
-    assert alignment(*inputs, reading="code")[0] != pytest.approx(case["L_DA"][0], rel=1e-3)
+    assert alignment(*inputs, reading="baseline")[0] != pytest.approx(case["L_DA"][0], rel=1e-3)
 
 
 def test_eq06_gradient(features, rng):
@@ -250,18 +250,18 @@ def total_by_loops(batch, reading, alpha, beta, cls_e_counts=1, weigh=lambda the
     cls_s, cls_e, cls_e_weighted = (oracles.tet(batch[name], LABELS, 1e-3, 1.0, weights) for name, weights in (
         ("static_logits", None), ("event_logits", None), ("event_logits", 1 - a)))
     da = onp.mean(a * distance)
-    if reading == "code":
+    if reading == "baseline":
         return alpha * cls_s + beta * da + cls_e_counts * cls_e_weighted
     return alpha * cls_s + beta * (da + onp.mean(1 - a) * cls_e) + cls_e_counts * cls_e
 
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 def test_eq07_equals_the_sum_of_loops(batch, reading):
     total, _ = ckd_loss(**batch | dict(teacher_logits=None), alpha=0.8, beta=0.3, reading=reading)
     assert total == pytest.approx(total_by_loops(batch, reading, 0.8, 0.3), rel=1e-6)     # eps = 1e-7 in CKA
 
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 @pytest.mark.parametrize("wrong", [
     dict(cls_e_counts=2), dict(cls_e_counts=0), dict(alpha=1.0), dict(beta=1.0),
     dict(weigh=lambda theta: theta), dict(weigh=lambda theta: 1 / (1 + onp.exp(theta))),
@@ -273,13 +273,13 @@ def test_eq07_wrong_versions_are_caught(batch, reading, wrong):
 
 
 def test_eq07_readings_differ_by_the_weights_of_the_event_loss(batch):
-    """With all theta = 0, code has L_cls-e / 2 and paper L_cls-e (1 + beta / 2)."""
+    """With all theta = 0, baseline has L_cls-e / 2 and paper L_cls-e (1 + beta / 2)."""
     batch |= dict(theta=onp.zeros(3), beta=0.6)
-    code, paper = (ckd_loss(**batch, reading=reading)[0] for reading in ("code", "paper"))
-    assert paper - code == pytest.approx((1 + 0.3 - 0.5) * tet_loss(batch["event_logits"], LABELS), rel=1e-12)
+    baseline, paper = (ckd_loss(**batch, reading=reading)[0] for reading in ("baseline", "paper"))
+    assert paper - baseline == pytest.approx((1 + 0.3 - 0.5) * tet_loss(batch["event_logits"], LABELS), rel=1e-12)
 
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 def test_eq07_gradient(batch, reading):
     def loss(static, event, s, d, theta):
         return ckd_loss(static, event, s, d, LABELS, theta, alpha=0.8, beta=0.3, reading=reading)[0]
@@ -401,7 +401,7 @@ def test_eq11_value_by_hand():
     assert with_teacher - ckd_loss(*arguments)[0] == pytest.approx(0.3 * 16 * divergence)
 
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 def test_eq11_equals_the_sum_of_loops(batch, reading):
     total, parts = ckd_loss(**batch, alpha=0.8, beta=0.3, temperature=2.0, reading=reading)
     student = batch["static_logits"].mean(0)
@@ -439,7 +439,7 @@ def test_eq11_golden_distillation_term(golden, key):
         assert g[key]["loss"][0] - g["baseline_code/loss"][0] == pytest.approx(gamma * kd, rel=1e-9)
 
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 def test_eq11_gradient(batch, reading):
     def loss(static, event, s, d, theta):
         return ckd_loss(static, event, s, d, LABELS, theta, batch["teacher_logits"], 0.7, reading=reading)[0]
@@ -516,7 +516,7 @@ def test_luminet_equals_scipy_and_ignores_the_scale_of_a_class(pair):
 
 # Precision and bad input
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 def test_ckd_float32_stays_float32(batch, reading):
     batch = {k: v.astype(onp.float32) if k not in ("labels", "gamma") else v for k, v in batch.items()}
     for gamma in (0.7, 0, onp.float64(0.7)):
@@ -567,5 +567,5 @@ def test_bad_input_is_refused(call, message):
 
 
 def test_unknown_reading_is_refused(batch):
-    with pytest.raises(ValueError, match='reading "code" or "paper", got \'both\''):
+    with pytest.raises(ValueError, match='reading "baseline" or "paper", got \'both\''):
         ckd_loss(**batch, reading="both")

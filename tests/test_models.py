@@ -74,9 +74,9 @@ def test_golden_evaluation(tiny):
 
 
 VARIANTS = {
-    "baseline_code": dict(beta=0.5, gamma=0.0, reading="code"),
-    "ckd_code_style": dict(beta=0.5, reading="code"),
-    "ckd_code_style_b1": dict(beta=1.0, reading="code"),
+    "baseline_code": dict(beta=0.5, gamma=0.0, reading="baseline"),
+    "ckd_code_style": dict(beta=0.5, reading="baseline"),
+    "ckd_code_style_b1": dict(beta=1.0, reading="baseline"),
     "ckd_paper_literal": dict(beta=1.0, reading="paper"),
 }
 
@@ -185,7 +185,7 @@ def test_init_depends_on_the_generator_only():
     assert abs(first["conv0/w"]).max() <= 1 / onp.sqrt(9 * 2)
 
 
-@pytest.mark.parametrize("reading", ["code", "paper"])
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
 def test_float32_stays_float32_through_the_whole_model(small, reading):
     params, state, static, events = small
 

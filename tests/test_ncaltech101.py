@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from ckd_ref.data import open_paired
+from ckd_ref.data.paired import open_paired
 from ckd_ref.events import EVENT_DTYPE
-from ckd_ref.readers import read_bin
+from ckd_ref.data.readers import read_bin
 
 CLASSES = {"BACKGROUND_Google": 3, "Faces_easy": 2, "ant": 4}
 

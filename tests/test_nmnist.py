@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from ckd_ref.data import open_paired
+from ckd_ref.data.paired import open_paired
 
 @pytest.fixture(scope="module")
 def nmnist(converter):

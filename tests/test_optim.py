@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import relative_error
 
-from ckd_ref.optim import adamw, init_moments
+from ckd_ref.nn.optim import adamw, init_moments
 
 
 def golden_run(golden, **options):

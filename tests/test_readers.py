@@ -15,9 +15,10 @@ import scipy.io
 from conftest import peak_memory
 from PIL import Image
 
-from ckd_ref import readers
-from ckd_ref.events import EVENT_DTYPE, FormatError, naming
-from ckd_ref.readers import read_bin, read_idx, read_image, read_mat
+from ckd_ref.data import readers
+from ckd_ref.events import EVENT_DTYPE, FormatError
+from ckd_ref.data.errors import error_context
+from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
 
 
 def encode(rows):
@@ -176,7 +177,7 @@ def test_idx_real_files(shared):
     (KeyError("a"), FormatError), (OSError("no errno"), FormatError), (RecursionError(), FormatError),
     (FormatError("mine"), FormatError), (OSError(28, "disk full"), OSError), (MemoryError(), MemoryError)])
 def test_complaints_name_the_place_and_the_systems_own_pass(error, comes_out):
-    with pytest.raises(comes_out) as raised, naming("a.h5", "make it again"):
+    with pytest.raises(comes_out) as raised, error_context("a.h5", "make it again"):
         raise error
     assert comes_out is not FormatError or str(raised.value).startswith("a.h5: ")
 

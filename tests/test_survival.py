@@ -13,12 +13,14 @@ import kill
 import numpy as np
 import pytest
 
-from ckd_ref import glyphs, training
+from ckd_ref.data import glyphs
+from ckd_ref import training
 from ckd_ref.__main__ import main
-from ckd_ref.data import open_paired
+from ckd_ref.data.paired import open_paired
 from ckd_ref.events import FormatError
-from ckd_ref.files import locked
-from ckd_ref.runs import METHODS, Config, load_checkpoint, load_latest
+from ckd_ref.data.files import locked
+from ckd_ref.run.checkpoint import load_checkpoint, load_latest
+from ckd_ref.config import METHODS, Config
 from ckd_ref.training import train
 
 resource = pytest.importorskip("resource", reason="needs POSIX: limits, signals, fork")
@@ -234,7 +236,7 @@ def test_a_folder_in_use_is_refused(data, path, tmp_path, capsys):
 
 
 def test_two_processes_build_one_data_set(tmp_path):
-    script = ("import sys; from ckd_ref.glyphs import cached; "
+    script = ("import sys; from ckd_ref.data.glyphs import cached; "
               "print(cached(sys.argv[1], teacher=0, static=1, events=1, test=1, size=16, progress=False))")
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
                  for _ in range(2)]

@@ -6,9 +6,9 @@ import pytest
 from autograd.test_util import check_grads
 from conftest import relative_error
 
-import ckd_ref.layers
-from ckd_ref.layers import Patches, conv2d
-from ckd_ref.winograd import POINTS, Winograd, step_for
+import ckd_ref.nn.layers
+from ckd_ref.nn.layers import Patches, conv2d
+from ckd_ref.nn.winograd import POINTS, Winograd, step_for
 
 
 @pytest.mark.parametrize("m", POINTS)
@@ -57,7 +57,7 @@ def test_steps_divide_the_image(sides, m):
 
 def test_conv2d_takes_it_for_many_channels_only(rng, monkeypatch):
     used = []
-    monkeypatch.setattr(ckd_ref.layers, "Winograd", lambda w, m: used.append((w.shape, m)) or Winograd(w, m))
+    monkeypatch.setattr(ckd_ref.nn.layers, "Winograd", lambda w, m: used.append((w.shape, m)) or Winograd(w, m))
     x = rng.normal(size=(1, 6, 6, 64))
     for w, image in (((3, 3, 64, 8), x), ((3, 3, 64, 7), x), ((5, 5, 64, 8), x), ((3, 3, 64, 8), x[:, :5])):
         conv2d(image, rng.normal(size=w))
@@ -67,7 +67,7 @@ def test_conv2d_takes_it_for_many_channels_only(rng, monkeypatch):
 
 @pytest.mark.parametrize("side", [3, 4])
 def test_gradient_and_precision(rng, monkeypatch, side):
-    monkeypatch.setattr(ckd_ref.layers, "WINOGRAD_PRODUCTS", 1)
+    monkeypatch.setattr(ckd_ref.nn.layers, "WINOGRAD_PRODUCTS", 1)
     x, w = rng.normal(size=(2, 1, 2, side, 2 * side, 2)), rng.normal(size=(3, 3, 2, 3))
     check_grads(conv2d, modes=["rev"], order=1)(x, w)
     single = conv2d(x.astype(onp.float32), w.astype(onp.float32))

@@ -1,4 +1,4 @@
-"""Damaged files of every format: the short run of mutation.py, and that it notices what it is for."""
+"""Damaged files of every format: the short run of fuzz_files.py, and that it notices what it is for."""
 
 import dataclasses
 import os
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("resource", reason="processes are limited and watched on POSIX only")
-mutation = pytest.importorskip("mutation")
+fuzz_files = pytest.importorskip("fuzz_files")
 
 FILES = 150
 
 
-@pytest.mark.parametrize("name", mutation.FORMATS)
+@pytest.mark.parametrize("name", fuzz_files.FORMATS)
 def test_damaged_files_are_refused_or_read_as_valid_data(name):
-    found = mutation.run(name, range(FILES))
-    assert len(found) == FILES and not mutation.failures(name, found)
+    found = fuzz_files.run(name, range(FILES))
+    assert len(found) == FILES and not fuzz_files.failures(name, found)
     refused = sum(outcome.startswith("refused") for outcome, _ in found.values())
     assert refused > FILES / 3
 
@@ -27,7 +27,7 @@ def reader(misbehave):
     def read(path):
         if path.name == "damaged" and path.stat().st_size and path.read_bytes()[-1] % 2:
             misbehave()
-        return mutation.BIN.read(path)
+        return fuzz_files.BIN.read(path)
     return read
 
 
@@ -39,43 +39,43 @@ def raise_key_error():
     (lambda: os.kill(os.getpid(), signal.SIGKILL), "crash with exit code -9"), (lambda: time.sleep(60), "hang"),
     (raise_key_error, "KeyError: 'x'"), (lambda: np.empty(2**40), "MemoryError")])
 def test_a_reader_that_crashes_hangs_or_raises_is_noticed(monkeypatch, misbehave, outcome):
-    monkeypatch.setattr(mutation, "SECONDS", 0.2)
-    monkeypatch.setitem(mutation.FORMATS, "bad", dataclasses.replace(mutation.BIN, read=reader(misbehave)))
-    found = mutation.run("bad", range(12))
-    bad = mutation.failures("bad", found)
+    monkeypatch.setattr(fuzz_files, "SECONDS", 0.2)
+    monkeypatch.setitem(fuzz_files.FORMATS, "bad", dataclasses.replace(fuzz_files.BIN, read=reader(misbehave)))
+    found = fuzz_files.run("bad", range(12))
+    bad = fuzz_files.failures("bad", found)
     assert len(found) == 12 and 0 < len(bad) < 12 and all(text.startswith(outcome) for text in bad.values())
 
 
 def test_other_data_in_spite_of_a_checksum_is_noticed(monkeypatch):
     """A format without checksums that claims to have them."""
-    monkeypatch.setitem(mutation.FORMATS, "bad", dataclasses.replace(mutation.IDX, checked=True))
-    bad = mutation.failures("bad", mutation.run("bad", range(50)))
+    monkeypatch.setitem(fuzz_files.FORMATS, "bad", dataclasses.replace(fuzz_files.IDX, checked=True))
+    bad = fuzz_files.failures("bad", fuzz_files.run("bad", range(50)))
     assert bad and set(bad.values()) == {"different"}
 
 
 def test_the_same_seed_damages_alike():
     content, other = bytes(range(200)), bytes(200)
-    one, two, three = (mutation.mutate(content, other, [0, 50], np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, two, three = (fuzz_files.mutate(content, other, [0, 50], np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert one == two != three
 
 
 def test_every_byte_of_an_hdf5_file_is_covered_by_a_checksum(tmp_path, rng):
-    form, path = mutation.FORMATS["logits h5"], tmp_path / "l.h5"
+    form, path = fuzz_files.FORMATS["logits h5"], tmp_path / "l.h5"
     form.make(path, rng)
     content = path.read_bytes()
     for i in range(len(content)):
         path.write_bytes(content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1:])
-        with pytest.raises(mutation.FormatError):
+        with pytest.raises(fuzz_files.FormatError):
             form.read(path)
 
 
 def test_lookup3_is_that_of_its_author():
-    assert mutation.lookup3(b"Four score and seven years ago") == 0x17770551    # driver5 of Bob Jenkins' lookup3.c
+    assert fuzz_files.lookup3(b"Four score and seven years ago") == 0x17770551    # driver5 of Bob Jenkins' lookup3.c
 
 
 def test_righted_checksums_are_accepted(tmp_path, rng):
     """The attacker's file differs from the honest one in nothing but what was changed."""
-    for form, repair in ((mutation.PAIRED, mutation.repair_hdf5), (mutation.IMAGE, mutation.repair_png)):
+    for form, repair in ((fuzz_files.PAIRED, fuzz_files.repair_hdf5), (fuzz_files.IMAGE, fuzz_files.repair_png)):
         form.make(tmp_path / "a", rng)
         content = (tmp_path / "a").read_bytes()
         assert repair(content) == content

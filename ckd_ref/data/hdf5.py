@@ -7,7 +7,7 @@ import struct
 import h5py
 import numpy as np
 
-from .events import FormatError
+from ..events import FormatError
 
 DEFLATE_RATIO = 1032
 """No deflate stream grows by more than this factor."""

@@ -3,7 +3,7 @@
 import dataclasses
 
 from .layers import avg_pool, avg_pool_vjp
-from .neuron import surrogate_grad, walk, walk_back
+from ..neuron import surrogate_grad, walk, walk_back
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Damage files at random and read them: python tests/mutation.py [--files 10000] [FORMAT ...]
+"""Damage files at random and read them: python tests/fuzz_files.py [--files 10000] [FORMAT ...]
 
 Every damaged file must be read as what it was, be refused with FormatError or OSError, or, where the format has no
 checksum, be read as other valid data. A crash, a hang, another exception or, in spite of a checksum, other data fails.
@@ -26,12 +26,13 @@ import scipy.io
 import test_data
 from PIL import Image
 
-from ckd_ref.data import open_paired
+from ckd_ref.data.paired import open_paired
 from ckd_ref.events import FormatError
-from ckd_ref.optim import init_moments
-from ckd_ref.readers import read_bin, read_idx, read_image, read_mat
-from ckd_ref.runs import Config, Run, load_checkpoint, save_checkpoint
-from ckd_ref.teacher import load_logits, save_logits
+from ckd_ref.nn.optim import init_moments
+from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
+from ckd_ref.run.checkpoint import Run, load_checkpoint, save_checkpoint
+from ckd_ref.config import Config
+from ckd_ref.run.logits import load_logits, save_logits
 
 SECONDS = 10
 """A file that takes longer hangs."""

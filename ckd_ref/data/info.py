@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .data import EVENT_SPLITS, IMAGE_SPLITS
+from .paired import EVENT_SPLITS, IMAGE_SPLITS
 
 MOST_RECORDINGS = 1000
 """How many recordings are read as a whole at most: their medians are near those of all, in seconds and not minutes."""

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 
 from . import hdf5
-from .events import (EVENT_DTYPE, MAX_TIME_US, FormatError, bin_events, check_events, check_sensor_size, naming,
-                     resize_frames)
-from .files import written_hdf5
+from ..events import EVENT_DTYPE, MAX_TIME_US, FormatError, bin_events, check_events, check_sensor_size, resize_frames
+from .errors import error_context
+from .files import atomic_hdf5
 
 FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
 
@@ -96,7 +96,7 @@ class PairedWriter:
 
     def __enter__(self):
         with contextlib.ExitStack() as exits:
-            file = exits.enter_context(written_hdf5(self.path))
+            file = exits.enter_context(atomic_hdf5(self.path))
             file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size,
                               leaky=np.uint8(self._leaky))
             for name in STREAMED:
@@ -166,7 +166,7 @@ class PairedWriter:
             dtype = h5py.string_dtype("utf-8", max(map(len, values))) if name in NAMES else LAYOUT[name][0]
             hdf5.write(self._file, name, np.array(values, dtype), maxshape=(None,),
                        chunks=(min(len(values), CHUNK_ELEMENTS) or 1,))
-        with naming(self.path, hdf5.REMAKE):
+        with error_context(self.path, hdf5.REMAKE):
             _read_columns(self._file)
 
     def __exit__(self, *error):
@@ -196,7 +196,7 @@ class PairedData:
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        with contextlib.ExitStack() as exits, naming(path, hdf5.REMAKE):
+        with contextlib.ExitStack() as exits, error_context(path, hdf5.REMAKE):
             self._file = exits.enter_context(hdf5.open_checked(path))
             found = _read_columns(self._file)
             exits.pop_all()                 # stays open
@@ -241,7 +241,7 @@ class PairedData:
         indices = self._check_indices(indices, len(self.image_label), "image")
         pixels = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         for b, i in enumerate(indices):
-            with naming(f"{self.path}, image {i}", hdf5.REMAKE):
+            with error_context(f"{self.path}, image {i}", hdf5.REMAKE):
                 pixels[b] = self._file["images/pixels"][i]
         return pixels / np.float32(255)
 
@@ -250,7 +250,7 @@ class PairedData:
         i, = self._check_indices([index], len(self.event_label), "recording")
         begin, end = self._offsets[i:i + 2]
         events = np.empty(end - begin, EVENT_DTYPE)
-        with naming(f"{self.path}, recording {i}", hdf5.REMAKE):
+        with error_context(f"{self.path}, recording {i}", hdf5.REMAKE):
             for field in EVENT_DTYPE.names:
                 events[field] = self._file[f"events/{field}"][begin:end]
             return check_events(events, self.sensor_size)
@@ -261,7 +261,7 @@ class PairedData:
         Raises FormatError where a recording's last event is earlier than its first, or either time is out of range.
         """
         self._check_indices(np.arange(len(self.event_label)), len(self.event_label), "recording")
-        with naming(self.path, hdf5.REMAKE):
+        with error_context(self.path, hdf5.REMAKE):
             t = self._file["events/t"]
             around = [t[max(begin - 1, 0):begin + 1] for begin in self._offsets]    # last before it, first after it
         first = np.array([times[-1] for times in around[:-1]], np.int64)

@@ -1,4 +1,4 @@
-"""What a run is: its configuration, its state after every epoch, and the checkpoint that holds both."""
+"""Checkpoints: files that hold a run, its configuration and its state, complete or not at all."""
 
 import dataclasses
 import hashlib
@@ -8,79 +8,12 @@ import warnings
 
 import numpy as np
 
-from . import hdf5
-from .events import FormatError, naming
-from .files import written_hdf5
-from .models import STAGES, VGGSNN
-from .optim import init_moments
-
-METHODS = ("snn", "transfer", "ckd")
-"""Events alone (TET); the baseline's alignment and replacement (Eqs. 6-8); the same with the teacher (Eqs. 9-11)."""
-
-
-def _option(default, text):
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Everything that decides a run, together with the data file and the teacher's logits.
-
-    The defaults are for minutes on a CPU. The paper's: network full, width 1, T 10 (CEP-DVS: 6), 300 epochs
-    (CEP-DVS: 200) of batches of 120, peak rate 5.86e-4, 5 epochs of warm-up.
-    """
-
-    method: str = _option("ckd", "snn: events alone; transfer: the baseline; ckd: with the teacher")
-    network: str = _option("tiny", "tiny: 4 convolutions; full: the paper's 8")
-    width: float = _option(0.125, "scales the channels of the network")
-    T: int = _option(6, "time steps")
-    size: int = _option(48, "rows and columns of the frames")
-    per_step: bool = _option(False, "batch-norm statistics per time step, as in the baseline")
-    epochs: int = _option(40, "length of the training")
-    batches: int = _option(12, "batches per epoch")
-    batch: int = _option(20, "pairs per batch")
-    rate: float = _option(5e-3, "peak learning rate")
-    warmup: int = _option(2, "epochs of warm-up")
-    decay: float = _option(0.01, "weight decay of matrices and filters")
-    padding: int = _option(4, "largest shift of the random crop, pixels")
-    alpha: float = _option(1.0, "weight of the static stream's classification loss")
-    beta: float = _option(None, "weight of the alignment loss (default: ckd 1, transfer 0.5 as in the baseline)")
-    temperature: float = _option(4.0, "temperature of the distillation")
-    threshold: float = _option(None, "epoch at which the distillation's weight is 1/2 (default: the middle)")
-    slope: float = _option(100.0, "how abruptly that weight falls")
-    lam: float = _option(1e-3, "TET's share of the regulariser")
-    target: float = _option(1.0, "TET's target of the outputs")
-    reading: str = _option("code", "code: L_cls-e counted once; paper: twice, as printed")
-    seed: int = _option(0, "of everything random in the training")
-
-    def __post_init__(self):
-        for name, values in (("method", METHODS), ("network", tuple(STAGES)), ("reading", ("code", "paper"))):
-            if getattr(self, name) not in values:
-                raise ValueError(f"expected {name} to be one of {', '.join(values)}, got {getattr(self, name)!r}")
-        for name, least in (("T", 1), ("epochs", 1), ("batches", 1), ("batch", 2), ("warmup", 0), ("padding", 0),
-                            ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
-        for name in ("width", "rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
-
-    @property
-    def alignment(self):
-        """beta, or the method's own: 1 in the paper, 0.5 in the baseline's command."""
-        if self.beta is not None:
-            return self.beta
-        return 0.5 if self.method == "transfer" else 1.0
-
-    @property
-    def switch(self):
-        """e_th of Eq. (10), or the middle of the training."""
-        return (self.epochs - 1) / 2 if self.threshold is None else self.threshold
-
-    def model(self, classes):
-        """The student's network for this number of classes."""
-        return VGGSNN(classes, self.T, STAGES[self.network], self.width, self.size, self.per_step)
-
+from ..data import hdf5
+from ..events import FormatError
+from ..data.errors import error_context
+from ..data.files import atomic_hdf5
+from ..config import Config
+from ..nn.optim import init_moments
 
 @dataclasses.dataclass
 class Run:
@@ -107,7 +40,7 @@ def save_checkpoint(path, run, config, classes):
     header = {"config": dataclasses.asdict(config), "classes": classes, "rng": run.rng.bit_generator.state,
               "epoch": run.epoch, "history": run.history, "rows": run.rows, "inputs": run.inputs,
               "digest": _digest(_trees(run))}
-    with written_hdf5(path, previous=_previous(path)) as file:
+    with atomic_hdf5(path, previous=_previous(path)) as file:
         hdf5.write(file, "header", np.frombuffer(json.dumps(header).encode(), np.uint8))     # text has no checksum
         for group, tree in _trees(run).items():
             for name, array in tree.items():
@@ -126,7 +59,7 @@ def load_checkpoint(path):
     OSError
         A file that is missing or unreadable.
     """
-    with naming(path, "train again, or give a checkpoint of this version"), hdf5.open_checked(path) as file:
+    with error_context(path, "train again, or give a checkpoint of this version"), hdf5.open_checked(path) as file:
         header = json.loads(hdf5.dataset(file, "header", np.uint8, ("bytes",))[()].tobytes())
         config, classes, history = Config(**header["config"]), tuple(header["classes"]), header["history"]
         if not all(isinstance(name, str) for name in classes) or len(history) != header["epoch"]:

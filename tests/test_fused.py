@@ -7,10 +7,10 @@ import pytest
 from autograd import grad
 from conftest import relative_error
 
-import ckd_ref.layers
-from ckd_ref.layers import avg_pool, batch_norm
+import ckd_ref.nn.layers
+from ckd_ref.nn.layers import avg_pool, batch_norm
 from ckd_ref.neuron import lif
-from ckd_ref.spiking import Neurons
+from ckd_ref.nn.fused import Neurons
 
 RUNNING = onp.array([0.1, -0.2]), onp.array([0.5, 2.0])
 
@@ -32,7 +32,7 @@ CASES = [dict(), dict(per_step=True), dict(running=RUNNING)]
 @pytest.mark.parametrize("pool", [1, 2])
 @pytest.mark.parametrize("options", CASES, ids=["training", "per step", "evaluation"])
 def test_forward_and_gradients_equal_the_three_layers(layer, rng, pool, options, monkeypatch):
-    monkeypatch.setattr(ckd_ref.layers, "BLOCK_BYTES", 1)                       # blocks of one sample
+    monkeypatch.setattr(ckd_ref.nn.layers, "BLOCK_BYTES", 1)                       # blocks of one sample
     y, statistics = batch_norm(*layer, then=Neurons(pool), **options)
     reference, reference_statistics = separate(*layer, pool, **options)
     assert (y == reference).all() and 0 < y.mean() < 1

@@ -6,7 +6,7 @@ import numbers
 
 import numpy as np
 
-from .events import EVENT_DTYPE, check_sensor_size
+from ..events import EVENT_DTYPE, check_sensor_size
 
 BACKGROUND_ON = 0.7
 """Share of ON among background events, as in the still moments of the recording `Camera` is calibrated on."""

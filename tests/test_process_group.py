@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from ckd_ref.optim import init_moments
-from ckd_ref.runs import Config, Run
-from ckd_ref.team import Team
+from ckd_ref.nn.optim import init_moments
+from ckd_ref.run.checkpoint import Run
+from ckd_ref.config import Config
+from ckd_ref.run.process_group import Team
 from ckd_ref.training import Batch, classify, train_step
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .color import value_frames
-from .events import resize_frames
-from .files import written_whole
-from .info import printable
+from ..color import value_frames
+from ..events import resize_frames
+from ..data.files import atomic_write
+from ..data.info import printable
 
 COLOURS = {"snn": "tab:gray", "transfer": "tab:blue", "ckd": "tab:red"}
 
@@ -145,7 +145,7 @@ def _titles(T):
 
 
 def _save(figure, path):
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png", bbox_inches="tight")    # or long class names would be cut
     _pyplot().close(figure)
 

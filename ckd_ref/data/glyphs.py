@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .camera import Camera, Saccades, record, rgb_to_luminance
-from .data import PairedWriter
-from .events import resize_frames
+from .paired import PairedWriter
+from ..events import resize_frames
 from .files import locked
 
 GLYPHS = {
@@ -37,7 +37,7 @@ GLYPHS = {
 CLUTTER = "/|~(+?&\N{WHITE CIRCLE}\N{BLACK SQUARE}\N{BLACK UP-POINTING TRIANGLE}" + "".join(GLYPHS.values())
 """Characters drawn small beside, behind and over the symbol; those of other classes are among them."""
 
-EDITION = 1
+CACHE_VERSION = 1
 """Raised when `draw` or `build` change what they make from a seed: older files in the cache are then left alone."""
 
 
@@ -284,7 +284,7 @@ def cached(folder=None, seed=0, teacher=200, static=30, events=5, test=40, size=
     seed, teacher, static, events, test, size = _check(seed, teacher, static, events, test, size)
     if folder is None:
         folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "ckd_ref")
-    look = zlib.crc32(repr((EDITION, GLYPHS, CLUTTER, difficulty, Camera(), Saccades())).encode())
+    look = zlib.crc32(repr((CACHE_VERSION, GLYPHS, CLUTTER, difficulty, Camera(), Saccades())).encode())
     path = pathlib.Path(folder, f"glyphs-seed{seed}-teacher{teacher}-static{static}-events{events}-test{test}"
                                 f"-size{size}-{look:08x}.h5")
     if not path.exists():

@@ -11,7 +11,8 @@ import zlib
 
 import numpy as np
 
-from .events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_sensor_size, naming
+from ..events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_sensor_size
+from .errors import error_context
 
 EVENT_BYTES = 5
 OVERFLOW_ROW = 240
@@ -196,7 +197,7 @@ def read_image(path):
     from PIL import Image, JpegImagePlugin, PngImagePlugin
 
     content = _read_whole(path)
-    with naming(path, FETCH), warnings.catch_warnings():
+    with error_context(path, FETCH), warnings.catch_warnings():
         warnings.simplefilter("ignore")                         # Pillow warns of what is checked here
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
             image = PngImagePlugin.PngImageFile(io.BytesIO(content))
@@ -286,7 +287,7 @@ def read_mat(path, sensor_size=None):
     """
     sensor_size = (2**16, 2**16) if sensor_size is None else check_sensor_size(sensor_size)
     data = _read_whole(path)
-    with naming(path, FETCH):
+    with error_context(path, FETCH):
         columns = {name: _whole_numbers(name, values) for name, values in _parse_mat(data, ("x", "y", "ts", "p"))}
         x, y, t, p = columns["x"], columns["y"], columns["ts"], columns["p"]
         if len({len(column) for column in columns.values()}) > 1 or len(x) == 0:

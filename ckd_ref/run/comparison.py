@@ -12,12 +12,14 @@ import time
 
 from scipy import stats
 
-from . import glyphs, plots
-from .data import open_paired
-from .files import locked, remove_leftovers, written_whole
-from .runs import METHODS
-from .teacher import load_logits, save_logits, train_teacher
-from .training import train
+from ..data import glyphs
+from . import plots
+from ..data.paired import open_paired
+from ..data.files import locked, remove_leftovers, atomic_write
+from ..config import METHODS
+from ..teacher import train_teacher
+from .logits import load_logits, save_logits
+from ..training import train
 
 _stop = None
 """In a worker: whether the comparison has been stopped. Such an event cannot be handed over with a task."""
@@ -71,7 +73,7 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
             described = describe(first)
         histories, seconds, teachers = _train_all(paths, config, folder, teacher, workers)
         text = table(histories, seconds, teachers, described, config)
-        with written_whole(folder / "table.md") as temporary:
+        with atomic_write(folder / "table.md") as temporary:
             temporary.write_text(text)
         plots.learning_curves(folder / "curves.png", histories)
     return text

@@ -22,7 +22,7 @@ FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 @contextlib.contextmanager
-def written_whole(path, previous=None):
+def atomic_write(path, previous=None):
     """Yield a temporary name to write to; when the block ends its file becomes `path`, replacing what was there.
 
     If the block raises, the temporary file is removed and `path` is left alone. What a killed process left behind is
@@ -68,9 +68,9 @@ def written_whole(path, previous=None):
 
 
 @contextlib.contextmanager
-def written_hdf5(path, previous=None):
-    """Like `written_whole`, but yield an HDF5 file open for writing, in a version whose metadata carries checksums."""
-    with written_whole(path, previous) as temporary, _TakesAll(temporary, "w+") as target:
+def atomic_hdf5(path, previous=None):
+    """Like `atomic_write`, but yield an HDF5 file open for writing, in a version whose metadata carries checksums."""
+    with atomic_write(path, previous) as temporary, _TakesAll(temporary, "w+") as target:
         try:
             with h5py.File(target, "w", libver="v110") as file:
                 yield file
