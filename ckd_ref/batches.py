@@ -1,13 +1,88 @@
-"""Batches of paired data, driven by one generator: pairs of a class, replacement (Eq. 8), random crops."""
+"""Batches of paired data: pairs of a class, replacement (Eq. 8), random crops."""
+
+import dataclasses
 
 import numpy as np
 
+from .color import value_frames
+from .schedules import replacement_probability
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Pairs of the same class.
+
+    Attributes
+    ----------
+    static, events : (T, B, size, size, 2) arrays of floats
+        Frames of the two streams; in `static`, some rows have been replaced by those of `events`.
+    labels : (B,) array of int
+    teacher_logits : (B, K) array, optional
+        Those of the static image of each pair, replaced or not.
+    """
+
+    static: np.ndarray
+    events: np.ndarray
+    labels: np.ndarray
+    teacher_logits: np.ndarray = None
+
+
+class BatchSampler:
+    """Draws the batches of a training from data in memory.
+
+    Assumption: the two streams of a pair are cropped independently of each other, which the paper
+    leaves open. Baseline: its two loaders crop by themselves, in data/datasets of the transfer
+    code. Test: `test_streams_are_cropped_independently`.
+    Deviation: the teacher's logits are one row per image and do not follow the crop, where the
+    paper's teacher sees the batch. Test: `test_teacher_logits_are_those_of_the_image`.
+
+    Parameters
+    ----------
+    data : PairedData
+        Its recordings of the pool `train` and images of the pool `static` are read.
+    config : Config
+    teacher_logits : (M, K) array, optional
+        One row per image of the data.
+    """
+
+    def __init__(self, data, config, teacher_logits=None):
+        recordings = data.recordings_in("train")
+        images = data.images_in("static")
+        self.config = config
+        self.frames = data.frames(recordings, config.T, config.size)   # (T, R, size, size, 2)
+        self.event_label = data.event_label[recordings]                # (R,)
+        self.pixels = data.images(images)                              # (M, size, size, 3)
+        self.image_label = data.image_label[images]                    # (M,)
+        self.logits = None if teacher_logits is None else teacher_logits[images]
+
+    def draw(self, index, epoch, rng):
+        """A batch for this position in the training. Every method draws the same numbers.
+
+        Parameters
+        ----------
+        index, epoch : int
+            Number of the batch in its epoch, and of the epoch, from 0; they decide Eq. (8).
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        batch : Batch
+        """
+        config = self.config
+        i, j = sample_pairs(self.event_label, self.image_label, config.batch, rng)
+        events = random_crop(self.frames[:, i], config.padding, rng)   # (T, B, size, size, 2)
+        static = random_crop(value_frames(self.pixels[j], config.T), config.padding, rng)
+        probability = replacement_probability(index, epoch, config.batches, config.epochs)
+        mask = replacement_mask(probability, rng.random(config.batch))
+        logits = None if self.logits is None else self.logits[j]
+        return Batch(replace_static(static, events, mask), events, self.event_label[i], logits)
+
 
 def sample_pairs(event_label, image_label, batch, rng):
-    """Draw recordings and, for each, an image of the same class (Sec. III-A1: pairs by category index).
+    """Draw recordings and, for each, an image of the same class (Sec. III-A1).
 
-    Class-balanced, with replacement: every class is equally likely at every draw, and so is every recording, and
-    every image, of the class drawn.
+    Class-balanced, with replacement: every class is equally likely at every draw, and so is every
+    recording, and every image, of the class drawn.
 
     Parameters
     ----------
@@ -29,14 +104,17 @@ def sample_pairs(event_label, image_label, batch, rng):
 
     Notes
     -----
-    Deviation: the code of the paper's baseline draws images from begin to end of a class with the end included,
-    which is its first held-out image; here the end is exclusive.
+    Deviation: an image is drawn from those of its class with the end exclusive. Baseline:
+    includes the end, which is the first held-out image of the class, in data/datasets of the
+    transfer code. Test: `test_the_first_held_out_image_is_never_drawn`.
     """
     classes = np.unique(event_label)
     alone = np.setxor1d(classes, image_label)
     if len(alone) or len(classes) == 0 or batch < 1:
-        raise ValueError(f"expected a batch >= 1 and the same classes, at least one, among recordings and images, got "
-                         f"batch = {batch} and, on one side only, the classes {alone.tolist()}")
+        raise ValueError(
+            "expected a batch >= 1 and the same classes, at least one, among recordings and "
+            f"images, got batch = {batch} and, on one side only, the classes {alone.tolist()}"
+        )
     label = classes[rng.integers(len(classes), size=batch)]
     return _draw_of_class(event_label, label, rng), _draw_of_class(image_label, label, rng)
 
@@ -50,13 +128,17 @@ def _draw_of_class(label, wanted, rng):
 
 
 def replacement_mask(probability, uniforms):
-    """Which samples of the static stream are replaced, given the probability of Eq. (8): (B,) bool.
+    """Which samples of the static stream are replaced, given the probability of Eq. (8).
 
     Parameters
     ----------
     probability : float in [0, 1]
     uniforms : (B,) array of floats in [0, 1]
-        One draw per sample; those up to the probability, itself included, are replaced, and none at 0.
+        One draw per sample; those up to the probability are replaced, and none at 0.
+
+    Returns
+    -------
+    mask : (B,) bool
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"expected a probability in [0, 1], got {probability!r}")
@@ -73,19 +155,24 @@ def replace_static(static, events, mask):
 
     Returns
     -------
-    hybrid : (T, B, H, W, 2), the same dtype; row b is that of `events`, at every t and polarity, where ``mask[b]``.
+    hybrid : (T, B, H, W, 2), the same dtype; row b is that of `events`, at every t and polarity,
+        where ``mask[b]``.
     """
     mask = np.asarray(mask)
     if static.shape != events.shape or static.dtype != events.dtype or static.ndim != 5:
-        raise ValueError(f"expected two streams (T, B, H, W, 2) of one shape and dtype, got {static.shape} "
-                         f"{static.dtype} and {events.shape} {events.dtype}")
+        raise ValueError(
+            "expected two streams (T, B, H, W, 2) of one shape and dtype, "
+            f"got {static.shape} {static.dtype} and {events.shape} {events.dtype}"
+        )
     if mask.shape != static.shape[1:2] or mask.dtype != bool:
-        raise ValueError(f"expected a mask of {static.shape[1]} booleans, got {mask.dtype} {mask.shape}")
+        raise ValueError(
+            f"expected a mask of {static.shape[1]} booleans, got {mask.dtype} {mask.shape}"
+        )
     return np.where(mask[None, :, None, None, None], events, static)
 
 
 def random_crop(frames, padding, rng):
-    """Shift each sample by up to `padding` pixels each way: zeros around it, then a crop of the old size.
+    """Shift each sample by up to `padding` pixels each way, with zeros around it.
 
     Parameters
     ----------
@@ -100,14 +187,19 @@ def random_crop(frames, padding, rng):
 
     Notes
     -----
-    Assumption: the paper names no augmentation; its baseline's code crops 48 x 48 with a padding of 4.
+    Assumption: the paper names no augmentation. Baseline: crops 48 x 48 with a padding of 4, in
+    data/datasets of the transfer code. Test: `test_crop_equals_the_shifted_sample`.
     """
     if frames.ndim != 5 or int(padding) != padding or padding < 0:
-        raise ValueError(f"expected frames (T, B, H, W, C) and a whole padding >= 0, got {frames.shape}, {padding!r}")
+        raise ValueError(
+            "expected frames (T, B, H, W, C) and a whole padding >= 0, "
+            f"got {frames.shape}, {padding!r}"
+        )
     _, B, H, W, _ = frames.shape
     P = int(padding)
     padded = np.pad(frames, ((0, 0), (0, 0), (P, P), (P, P), (0, 0)))
     cropped = np.empty_like(frames)
-    for b, (row, column) in enumerate(rng.integers(0, 2 * P, size=(B, 2), endpoint=True)):
+    offsets = rng.integers(0, 2 * P, size=(B, 2), endpoint=True)
+    for b, (row, column) in enumerate(offsets):
         cropped[:, b] = padded[:, b, row:row + H, column:column + W]
     return cropped

@@ -94,10 +94,10 @@ def domain_alignment_loss(features_s, features_d, theta=None, eps=1e-7, cls_e=No
     distance = 1 - linear_cka(features_s, features_d, eps=eps)  # (T,)
     if theta is None:
         return mean(distance)
-    a = sigmoid(theta)
+    first_sum = mean(sigmoid(theta) * distance)
     if cls_e is None:
-        return mean(a * distance)
-    return mean(a * distance) + mean(1 - a) * cls_e
+        return first_sum
+    return first_sum + mean(1 - sigmoid(theta)) * cls_e
 
 
 def kd_loss(teacher_logits, student_logits, temperature=4.0):

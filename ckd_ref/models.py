@@ -1,7 +1,8 @@
-"""The networks as pure functions of a parameter tree: the student VGGSNN and a small teacher (Sec. IV-A).
+"""The networks as pure functions of a parameter tree: the student VGGSNN and a small teacher.
 
-A parameter tree is a dict from a path such as ``conv0/w`` to an array; so is the state, which holds the running
-statistics of batch normalisation: evaluation uses it, training brings it up to date (`update_state`).
+A parameter tree is a dict from a path such as ``conv0/w`` to an array; so is the state, which
+holds the running statistics of batch normalisation: evaluation uses it, training updates it
+(`update_state`). Sec. IV-A.
 """
 
 import dataclasses
@@ -9,22 +10,60 @@ import math
 
 import autograd.numpy as np
 
-from .nn.layers import Identity, avg_pool, batch_norm, conv2d, linear, relu, update_running
-from .neuron import lif, reset
-from .nn.fused import Neurons
+from .neuron import Neuron, lif, reset
+from .nn import avg_pool, batch_norm, conv2d, fused_layer, linear, relu, update_running
 
 STAGES = {
     "full": ((64, 128), (256, 256), (512, 512), (512, 512)),
     "tiny": ((64,), (128,), (256,), (512,)),
 }
-"""Channels of the convolutions; each stage ends in 2 x 2 average pooling. `full` is the paper's, `tiny` for minutes."""
+"""Channels of the convolutions; each stage ends in 2 x 2 average pooling.
+
+`full` is the paper's network, `tiny` one to train in minutes.
+"""
+
+
+def layer(x, w, scale, shift, running, per_step, neuron, pool, features):
+    """A layer of the student, ``avg_pool(lif(batch_norm(conv2d(x))))``.
+
+    Parameters
+    ----------
+    x : (T, B, H, W, C) array of floats
+    w : (k, k, C, K) array
+        Filter.
+    scale, shift : (K,) arrays
+    running, per_step
+        See `batch_norm`.
+    neuron : Neuron
+    pool : int
+        Side of the windows that are averaged; 1 for none.
+    features : bool
+        Whether the features are asked for.
+
+    Returns
+    -------
+    pooled : (T, B, H // pool, W // pool, K)
+    features : (T, B, H, W, K), potentials after the reset, or None.
+    statistics : see `batch_norm`.
+    """
+    current, statistics = batch_norm(conv2d(x, w), scale, shift, running, per_step)
+    spikes, potentials = lif(current, **vars(neuron))          # (T, B, H, W, K)
+    kept = reset(potentials, neuron.v_th) if features else None
+    return avg_pool(spikes, pool), kept, statistics
 
 
 @dataclasses.dataclass(frozen=True)
 class VGGSNN:
-    """The student: (convolution, batch norm, LIF) layers in stages, and a linear head for each stream.
+    """The student: `layer` after `layer` in stages, and a linear head for each stream.
 
-    Assumption: the paper names VGGSNN and leaves its layers to the baseline, whose network this is.
+    Assumption: the paper names VGGSNN and leaves its layers to the baseline, whose network this
+    is. Baseline: VGG_SNN in model_zoo/vggsnn of BrainCog.
+    Test: `test_number_of_parameters_of_the_paper`.
+    Assumption: theta of Eq. (6) starts at 1 and gets no weight decay, on which the paper is
+    silent. Baseline: torch.ones(1) per step, in the network's constructor.
+    Test: `test_number_of_parameters_of_the_paper`.
+    Deviation: the paper's second network, a spiking ResNet-18, is not here yet.
+    Test: `test_vggsnn_is_the_only_student`.
 
     Parameters
     ----------
@@ -39,7 +78,11 @@ class VGGSNN:
     size : int
         Rows and columns of the input frames, 48 in the paper.
     per_step : bool
-        Batch statistics per time step, as in the baseline; see `layers.batch_norm`.
+        Batch statistics per time step, as in the baseline; see `batch_norm`.
+    neuron : Neuron
+        Settings of all neurons.
+    fused : bool
+        Compute each layer in one pass over the memory (`nn.fused_layer`); the same numbers.
     """
 
     classes: int
@@ -48,13 +91,21 @@ class VGGSNN:
     width: float = 1.0
     size: int = 48
     per_step: bool = False
+    neuron: Neuron = Neuron()
+    fused: bool = True
 
     def __post_init__(self):
         if self.classes < 2 or self.T < 1:
-            raise ValueError(f"expected at least 2 classes and T >= 1 time steps, got {self.classes} and {self.T}")
-        if self.size < 2 ** len(self.stages) or min(self.channels) < 1:
-            raise ValueError(f"expected frames of at least {2**len(self.stages)} x {2**len(self.stages)} pixels and a "
-                             f"channel in every layer, got size {self.size} and width {self.width}")
+            raise ValueError(
+                "expected at least 2 classes and T >= 1 time steps, "
+                f"got {self.classes} and {self.T}"
+            )
+        least = 2 ** len(self.stages)
+        if self.size < least or min(self.channels) < 1:
+            raise ValueError(
+                f"expected frames of at least {least} x {least} pixels and a channel in every "
+                f"layer, got size {self.size} and width {self.width}"
+            )
 
     @property
     def channels(self):
@@ -62,31 +113,44 @@ class VGGSNN:
         return [int(c * self.width) for stage in self.stages for c in stage]
 
     @property
+    def pools(self):
+        """Pooling after every convolution: 2 at the end of a stage, else 1."""
+        return [pool for stage in self.stages for pool in [1] * (len(stage) - 1) + [2]]
+
+    @property
     def trainable(self):
         """Number of trainable numbers, known without making them."""
-        channels, side = [2, *self.channels], self.size // 2 ** len(self.stages)
-        convolutions = sum(9 * C * K + 2 * K for C, K in zip(channels, channels[1:]))       # with scale and shift
-        return convolutions + 2 * (side**2 * channels[-1] + 1) * self.classes + self.T
+        channels = [2, *self.channels]
+        filters = sum(9 * C * K for C, K in zip(channels, channels[1:]))
+        norms = 2 * sum(self.channels)                         # scale and shift
+        heads = 2 * (self._inputs_of_head + 1) * self.classes
+        return filters + norms + heads + self.T
+
+    @property
+    def _inputs_of_head(self):
+        side = self.size // 2 ** len(self.stages)
+        return side**2 * self.channels[-1]
 
     def init(self, rng, dtype=np.float32):
         """Random parameters and the initial state: uniform within 1 / sqrt(fan-in), theta = 1."""
-        params, state = _init_convolutions([2] + self.channels, rng, dtype)
-        side = self.size // 2 ** len(self.stages)
-        for head in ("static", "event"):
-            params |= _init_linear(head, side**2 * self.channels[-1], self.classes, rng, dtype)
+        params, state = _init_convolutions([2, *self.channels], rng, dtype)
+        for stream in ("static", "event"):
+            params |= _init_linear(stream, self._inputs_of_head, self.classes, rng, dtype)
         params["theta"] = np.ones(self.T, dtype)
         return params, state
 
-    def apply(self, params, frames, head, state=None):
+    def apply(self, params, frames, stream, state=None):
         """Outputs of one stream.
 
         Parameters
         ----------
         params : dict of arrays, see `init`
         frames : (T, B, size, size, 2) array of floats
-        head : {"static", "event"}
+        stream : {"static", "event"}
+            Names the head; all other parameters are shared.
         state : dict of arrays, optional
-            For evaluation. Without it the frames are normalised by their own statistics, as in training.
+            For evaluation. Without it the frames are normalised by their own statistics, as in
+            training.
 
         Returns
         -------
@@ -95,25 +159,32 @@ class VGGSNN:
         statistics : dict of those of every layer in training, see `update_state`.
         """
         if np.shape(frames)[:1] + np.shape(frames)[2:] != (self.T, self.size, self.size, 2):
-            raise ValueError(f"expected frames ({self.T}, B, {self.size}, {self.size}, 2), "
-                             f"got shape {np.shape(frames)}")
-        pools = [2 if layer == len(stage) - 1 else 1 for stage in self.stages for layer in range(len(stage))]
+            raise ValueError(
+                f"expected frames ({self.T}, B, {self.size}, {self.size}, 2), "
+                f"got shape {np.shape(frames)}"
+            )
+        compute = fused_layer if self.fused else layer
         x, statistics = frames, {}
-        for layer, pool in enumerate(pools[:-1]):
-            x = _conv_norm(x, params, state, layer, statistics, self.per_step, Neurons(pool))
-        spikes, potentials = lif(_conv_norm(x, params, state, layer + 1, statistics, self.per_step))
-        x = avg_pool(spikes, 2)                                # (T, B, h / 2, w / 2, C)
+        for k, pool in enumerate(self.pools):
+            weights, running = _convolution(params, state, k)
+            last = k == len(self.pools) - 1
+            x, features, new = compute(
+                x, *weights, running, self.per_step, self.neuron, pool, features=last
+            )                                                  # (T, B, h, w, C)
+            if state is None:
+                statistics[f"conv{k}"] = new
         flat = np.reshape(x, x.shape[:2] + (-1,))              # (T, B, D)
-        logits = linear(flat, params[f"{head}/w"], params[f"{head}/b"])
-        return logits, reset(potentials), statistics
+        logits = linear(flat, params[f"{stream}/w"], params[f"{stream}/b"])
+        return logits, features, statistics
 
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
     """A small ordinary network on HSV images, in place of the paper's WRN101_2.
 
-    Deviation: trained here from nothing on a larger pool of images instead of ImageNet. Logits of any other
-    network can be given to the training instead.
+    Deviation: trained here from nothing on a larger pool of images instead of ImageNet. Logits of
+    any other network can be given to the training instead. Test:
+    `test_teacher_learns_what_colours_show`.
 
     Parameters
     ----------
@@ -133,24 +204,54 @@ class Teacher:
         """Random parameters and the initial state, as for `VGGSNN`."""
         params, state = _init_convolutions([3, *self.channels], rng, dtype)
         side = self.size // 2 ** len(self.channels)
-        return params | _init_linear("head", side**2 * self.channels[-1], self.classes, rng, dtype), state
+        params |= _init_linear("head", side**2 * self.channels[-1], self.classes, rng, dtype)
+        return params, state
 
     def apply(self, params, hsv, state=None):
-        """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and statistics; see `VGGSNN.apply`."""
+        """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and statistics.
+
+        See `VGGSNN.apply`.
+        """
         x, statistics = hsv, {}
-        for layer in range(len(self.channels)):
-            x = relu(_conv_norm(x, params, state, layer, statistics))
-            x = avg_pool(x, 2)                                 # (B, h / 2, w / 2, C)
-        return linear(np.reshape(x, (len(x), -1)), params["head/w"], params["head/b"]), statistics
+        for k in range(len(self.channels)):
+            (w, scale, shift), running = _convolution(params, state, k)
+            x, new = batch_norm(conv2d(x, w), scale, shift, running)
+            x = avg_pool(relu(x), 2)                           # (B, h / 2, w / 2, C)
+            if state is None:
+                statistics[f"conv{k}"] = new
+        flat = np.reshape(x, (len(x), -1))                     # (B, D)
+        return linear(flat, params["head/w"], params["head/b"]), statistics
 
 
 def predict(logits):
-    """Class of each sample: the largest output of the event head, averaged over time; (T, B, K) -> (B,)."""
+    """Class of each sample: the largest output, averaged over time.
+
+    Parameters
+    ----------
+    logits : (T, B, K) array of floats
+        Of the event head, in evaluation.
+
+    Returns
+    -------
+    classes : (B,) array of int in 0 ... K - 1
+    """
     return np.argmax(np.sum(logits, axis=0), axis=-1)
 
 
 def update_state(state, statistics):
-    """The state after a batch of the given statistics, {layer: (mean, var)} as `apply` returns them."""
+    """The state after the batch statistics of one stream.
+
+    Parameters
+    ----------
+    state : dict of arrays
+        Running mean and variance of every layer.
+    statistics : dict of (mean, var)
+        As `apply` returns them in training.
+
+    Returns
+    -------
+    state : a new dict.
+    """
     state = dict(state)
     for name, new in statistics.items():
         running = state[f"{name}/mean"], state[f"{name}/var"]
@@ -158,23 +259,22 @@ def update_state(state, statistics):
     return state
 
 
-def _conv_norm(x, params, state, layer, statistics, per_step=False, then=Identity()):
-    name = f"conv{layer}"
-    running = state and (state[f"{name}/mean"], state[f"{name}/var"])
-    y, new = batch_norm(conv2d(x, params[f"{name}/w"]), params[f"{name}/scale"], params[f"{name}/shift"], running,
-                        per_step, then)
-    if not running:
-        statistics[name] = new
-    return y
+def _convolution(params, state, k):
+    """Filter, scale and shift of convolution k, and its running statistics or None."""
+    name = f"conv{k}"
+    weights = params[f"{name}/w"], params[f"{name}/scale"], params[f"{name}/shift"]
+    return weights, None if state is None else (state[f"{name}/mean"], state[f"{name}/var"])
 
 
 def _init_convolutions(channels, rng, dtype):
     params, state = {}, {}
-    for layer, (C, K) in enumerate(zip(channels, channels[1:])):
-        name = f"conv{layer}"
+    for k, (C, K) in enumerate(zip(channels, channels[1:])):
+        name = f"conv{k}"
         params[f"{name}/w"] = _uniform((3, 3, C, K), 9 * C, rng, dtype)
-        params[f"{name}/scale"], params[f"{name}/shift"] = np.ones(K, dtype), np.zeros(K, dtype)
-        state[f"{name}/mean"], state[f"{name}/var"] = np.zeros(K, dtype), np.ones(K, dtype)
+        params[f"{name}/scale"] = np.ones(K, dtype)
+        params[f"{name}/shift"] = np.zeros(K, dtype)
+        state[f"{name}/mean"] = np.zeros(K, dtype)
+        state[f"{name}/var"] = np.ones(K, dtype)
     return params, state
 
 

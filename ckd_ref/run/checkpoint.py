@@ -1,91 +1,126 @@
-"""Checkpoints: files that hold a run, its configuration and its state, complete or not at all."""
+"""Checkpoints: files that hold a run, its configuration and its state, complete or absent."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+import typing
 import warnings
 
 import numpy as np
 
+from ..config import Config
 from ..data import hdf5
-from ..events import FormatError
 from ..data.errors import error_context
 from ..data.files import atomic_hdf5
-from ..config import Config
-from ..nn.optim import init_moments
+from ..events import FormatError
+from ..nn import init_moments
+from ..training import TrainState
 
-@dataclasses.dataclass
-class Run:
-    """A training run after `epoch` epochs and some batches: all that is needed to go on, and the log so far.
 
-    `rows` has the losses of the batches since the last whole epoch, `history` one dict per epoch. `inputs` tells what
-    the run was trained on. `seconds`, how long it took up to every save, is not part of its checkpoint, whose bytes
-    are the same each time.
+class Checkpoint(typing.NamedTuple):
+    """What a checkpoint holds: the run, its configuration, the names of the classes, and digests
+    of what it was trained on."""
+
+    run: TrainState
+    config: Config
+    classes: tuple
+    inputs: dict
+
+
+def save_checkpoint(path, run, config, classes, inputs=()):
+    """Write a run so that it can be resumed or evaluated; the previous file is kept.
+
+    Parameters
+    ----------
+    path : path-like
+    run : TrainState
+    config : Config
+    classes : sequence of str
+    inputs : dict of str, optional
+        Digests of what decides the run besides its configuration.
     """
-
-    params: dict
-    state: dict
-    moments: dict
-    rng: np.random.Generator
-    epoch: int = 0
-    history: list = dataclasses.field(default_factory=list)
-    rows: list = dataclasses.field(default_factory=list)
-    inputs: dict = dataclasses.field(default_factory=dict)
-    seconds: list = dataclasses.field(default_factory=list)
-
-
-def save_checkpoint(path, run, config, classes):
-    """Write a run so that it can go on or be evaluated; the file appears when it is complete, the last one is kept."""
-    header = {"config": dataclasses.asdict(config), "classes": classes, "rng": run.rng.bit_generator.state,
-              "epoch": run.epoch, "history": run.history, "rows": run.rows, "inputs": run.inputs,
-              "digest": _digest(_trees(run))}
+    trees = _trees(run)
+    header = {
+        "config": dataclasses.asdict(config), "classes": classes,
+        "rng": run.rng.bit_generator.state, "epoch": run.epoch, "history": run.history,
+        "rows": run.rows, "inputs": dict(inputs), "digest": _digest(trees),
+    }
     with atomic_hdf5(path, previous=_previous(path)) as file:
-        hdf5.write(file, "header", np.frombuffer(json.dumps(header).encode(), np.uint8))     # text has no checksum
-        for group, tree in _trees(run).items():
+        text = json.dumps(header).encode()
+        hdf5.write(file, "header", np.frombuffer(text, np.uint8))      # text has no checksum
+        for group, tree in trees.items():
             for name, array in tree.items():
                 hdf5.write(file, f"{group}/{name}", array)
 
 
-def load_checkpoint(path):
-    """Read a checkpoint: (run, config, classes).
+def load_checkpoint(path, net=None):
+    """Read a checkpoint.
 
-    Memory: about twice the file's size, bounded before anything is made of it.
+    Memory: about twice the file's size, bounded before anything is allocated.
+
+    Parameters
+    ----------
+    path : path-like
+    net : optional
+        The network of the run, if it is not the one that its configuration names.
+
+    Returns
+    -------
+    run, config, classes, inputs : Checkpoint
 
     Raises
     ------
     FormatError
-        Not a checkpoint, one of another version, damaged, or with a configuration that does not fit its size.
+        Not a checkpoint, one of another version, damaged, or with a configuration that does not
+        fit its size.
     OSError
         A file that is missing or unreadable.
     """
-    with error_context(path, "train again, or give a checkpoint of this version"), hdf5.open_checked(path) as file:
+    advice = "train again, or give a checkpoint of this version"
+    with error_context(path, advice), hdf5.open_checked(path) as file:
         header = json.loads(hdf5.dataset(file, "header", np.uint8, ("bytes",))[()].tobytes())
-        config, classes, history = Config(**header["config"]), tuple(header["classes"]), header["history"]
+        config, classes = Config(**header["config"]), tuple(header["classes"])
+        history = header["history"]
         if not all(isinstance(name, str) for name in classes) or len(history) != header["epoch"]:
-            raise FormatError(f"expected class names and a history of {header['epoch']} epochs, got {classes} and "
-                              f"{len(history)} epochs")
-        model = config.model(len(classes))
-        if 3 * 4 * model.trainable > file.id.get_filesize():                # float32, with two moments each
-            raise FormatError(f"the configuration has {model.trainable} trainable numbers, more than the file holds")
+            raise FormatError(
+                f"expected class names and a history of {header['epoch']} epochs, "
+                f"got {classes} and {len(history)} epochs"
+            )
+        if net is None:
+            net = config.model(len(classes))
+            if 3 * 4 * net.trainable > file.id.get_filesize():         # float32, two moments each
+                raise FormatError(
+                    f"the configuration has {net.trainable} trainable numbers, "
+                    "more than the file holds"
+                )
+        params, state = net.init(np.random.default_rng(0))
         rng = np.random.default_rng()
         rng.bit_generator.state = header["rng"]
-        params, state = model.init(np.random.default_rng(0))
-        run = Run(params, state, init_moments(params), rng, header["epoch"], history,
-                  header["rows"], header["inputs"])
-        trees = {group: {name: hdf5.dataset(file, f"{group}/{name}", array.dtype, array.shape)[()]
-                         for name, array in tree.items()} for group, tree in _trees(run).items()}
+        run = TrainState(
+            params, state, init_moments(params), rng, header["epoch"], header["rows"], history
+        )
+        trees = {}
+        for group, tree in _trees(run).items():
+            trees[group] = {
+                name: hdf5.dataset(file, f"{group}/{name}", array.dtype, array.shape)[()]
+                for name, array in tree.items()
+            }
         if _digest(trees) != header["digest"]:
-            raise FormatError("the arrays are not those of one run; each is whole, some are another file's")
+            raise FormatError(
+                "the arrays are not those of one run; each is whole, some are another file's"
+            )
+        inputs = header["inputs"]
     run.params, run.state = trees["params"], trees["state"]
     run.moments = {name: (trees["first"][name], trees["second"][name]) for name in run.params}
-    return run, config, classes
+    return Checkpoint(run, config, classes, inputs)
 
 
-def load_latest(path):
-    """What `load_checkpoint` reads from `path`, or if that is missing or damaged from the one before; None at first.
+def load_latest(path, net=None):
+    """What `load_checkpoint` reads, or the previous file if that is missing or damaged.
 
-    A damaged file is put aside as ``NAME.damaged.h5``, with a warning, so that it does not take the good one's place.
+    A damaged file is put aside as ``NAME.damaged.h5``, with a warning, so that it does not take
+    the good one's place. None if there is neither.
 
     Raises
     ------
@@ -94,16 +129,19 @@ def load_latest(path):
     """
     path, previous = pathlib.Path(path), _previous(path)
     if not path.exists():
-        return load_checkpoint(previous) if previous.exists() else None
+        return load_checkpoint(previous, net) if previous.exists() else None
     try:
-        return load_checkpoint(path)
+        return load_checkpoint(path, net)
     except FormatError as error:
         if not previous.exists():
             raise
-        found = load_checkpoint(previous)
+        found = load_checkpoint(previous, net)
         aside = path.with_suffix(".damaged.h5")
         path.replace(aside)
-        warnings.warn(f"{error}; it is now {aside.name}, and the run goes on from {previous.name}", stacklevel=2)
+        warnings.warn(
+            f"{error}; it is now {aside.name}, and the run resumes from {previous.name}",
+            stacklevel=2,
+        )
         return found
 
 
@@ -112,12 +150,13 @@ def _previous(path):
 
 
 def _trees(run):
-    first, second = ({name: pair[k] for name, pair in run.moments.items()} for k in (0, 1))
+    first = {name: pair[0] for name, pair in run.moments.items()}
+    second = {name: pair[1] for name, pair in run.moments.items()}
     return {"params": run.params, "state": run.state, "first": first, "second": second}
 
 
 def _digest(trees):
-    """Of all arrays together: the checksum of each says nothing of an exchange."""
+    """Of all arrays together: the checksum of each does not notice an exchange."""
     digest = hashlib.blake2b(digest_size=16)
     for tree in trees.values():
         for name in sorted(tree):

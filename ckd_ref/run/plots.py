@@ -3,14 +3,24 @@
 import numpy as np
 
 from ..color import value_frames
-from ..events import resize_frames
 from ..data.files import atomic_write
 from ..data.info import printable
+from ..events import resize_frames
 
 COLOURS = {"snn": "tab:gray", "transfer": "tab:blue", "ckd": "tab:red"}
 
+PANELS = {
+    "accuracy_test": "test accuracy",
+    "cls_e": "event loss",
+    "cls_s": "static loss",
+    "da": "alignment loss (Eq. 6)",
+    "kd": "distillation loss (Eq. 9)",
+    "replacement": "P, Eq. (8), and gamma, Eq. (10)",
+}
+"""Columns of a log and the titles of their curves."""
+
 SHEET_ROWS, SHEET_CLASSES = 26, 104
-"""Rows of a block, and the most classes of a contact sheet: four blocks, which a screen can still show."""
+"""Rows of a block, and the most classes of a contact sheet: four blocks fit on a screen."""
 
 
 def learning_curves(path, histories):
@@ -20,24 +30,27 @@ def learning_curves(path, histories):
     ----------
     path : path of the picture
     histories : dict of str to list of lists of dicts
-        For every method the histories of its runs (`runs.Run.history`).
+        For every method the histories of its runs, see `TrainState`.
     """
-    plt = _pyplot()
-    panels = (("accuracy_test", "test accuracy"), ("cls_e", "event loss"), ("cls_s", "static loss"),
-              ("da", "alignment loss (Eq. 6)"), ("kd", "distillation loss (Eq. 9)"), ("replacement", "P, Eq. (8)"))
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
-    for axis, (key, title) in zip(axes.flat, panels):
+    figure = _figure((11, 6))
+    axes = figure.subplots(2, 3, sharex=True)
+    for axis, (key, title) in zip(axes.flat, PANELS.items()):
         for method, runs in histories.items():
-            for k, history in enumerate(runs):
+            label = method
+            for history in runs:
                 rows = [row for row in history if key in row]
-                axis.plot([row["epoch"] + 1 for row in rows], [row[key] for row in rows], lw=1.2, alpha=0.8,
-                          color=COLOURS[method], label=method if k == 0 and rows else None)
+                if rows:
+                    epochs = [row["epoch"] + 1 for row in rows]
+                    values = [row[key] for row in rows]
+                    color = COLOURS[method]
+                    axis.plot(epochs, values, lw=1.2, alpha=0.8, color=color, label=label)
+                    label = None                               # one legend entry per method
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
     for history in histories.get("ckd", [])[:1]:
-        axes.flat[-1].plot([row["epoch"] + 1 for row in history], [row["gamma"] for row in history], "k--", lw=1,
-                           label="gamma, Eq. (10)")
-    axes.flat[-1].set_title("P, Eq. (8), and gamma, Eq. (10)", fontsize=10)
+        epochs = [row["epoch"] + 1 for row in history]
+        gamma = [row["gamma"] for row in history]
+        axes.flat[-1].plot(epochs, gamma, "k--", lw=1, label="gamma, Eq. (10)")
     for axis in axes[1]:
         axis.set_xlabel("epoch")
     for axis in (axes.flat[0], axes.flat[-1]):
@@ -46,24 +59,25 @@ def learning_curves(path, histories):
 
 
 def samples(path, data, T=6, size=48, rows=3):
-    """Draw pairs as the methods see them, as PNG: image, V, frames of events, and the events in space and time.
+    """Draw pairs as the methods see them, as PNG: image, V, frames, and the events in 3D.
 
     Parameters
     ----------
     path : path of the picture
-    data : data.PairedData
+    data : PairedData
     T, size : int
-        See `runs.Config`.
+        See `Config`.
     rows : int
         Number of classes shown.
     """
-    plt = _pyplot()
     recordings = data.recordings_in("train")
-    shown = [recordings[data.event_label[recordings] == label][0] for label in range(min(rows, len(data.classes)))]
-    figure = plt.figure(figsize=(1.35 * (T + 4), 1.3 * len(shown)), layout="constrained")
+    labels = range(min(rows, len(data.classes)))
+    shown = [recordings[data.event_label[recordings] == label][0] for label in labels]
+    figure = _figure((1.35 * (T + 4), 1.3 * len(shown)))
     grid = figure.add_gridspec(len(shown), T + 4)
     for row, i in enumerate(shown):
-        for column, (title, tile) in enumerate(zip(_titles(T), _tiles(data, *_filmed(data, i), T, size))):
+        tiles = _tiles(data, *_filmed(data, i), T, size)
+        for column, (title, tile) in enumerate(zip(_titles(T), tiles)):
             axis = figure.add_subplot(grid[row, column])
             axis.imshow(tile)
             axis.set(xticks=[], yticks=[], title=title if row == 0 else "")
@@ -72,33 +86,35 @@ def samples(path, data, T=6, size=48, rows=3):
         events = data.recording(i)
         events = events[:: max(1, len(events) // 2500)]
         axis = figure.add_subplot(grid[row, T + 2:], projection="3d")
-        axis.scatter(events["t"] / 1000, events["x"], -events["y"].astype(int), s=0.4, alpha=0.6,
-                     c=np.where(events["p"], "tab:red", "tab:blue"))
-        axis.set(xticklabels=[], yticklabels=[], zticklabels=[], title="events" if row == 0 else "")
+        t, x, y = events["t"] / 1000, events["x"], -events["y"].astype(int)
+        colours = np.where(events["p"], "tab:red", "tab:blue")
+        axis.scatter(t, x, y, s=0.4, alpha=0.6, c=colours)
+        title = "events" if row == 0 else ""
+        axis.set(xticklabels=[], yticklabels=[], zticklabels=[], title=title)
         axis.set_box_aspect((2, 1, 1), zoom=1.4)
     _save(figure, path)
 
 
 def contact_sheet(path, data, T=6, size=48):
-    """Draw one pair of every class as PNG, one row per class: image, V and frames of events; grey where there is none.
+    """Draw one pair of every class as PNG, one row per class: image, V and frames of events.
 
-    Up to `SHEET_ROWS` classes stand below each other, more in blocks side by side; of more than `SHEET_CLASSES` some
-    are chosen, spread evenly.
+    What is missing is grey. Up to `SHEET_ROWS` classes stand below each other, more in blocks side
+    by side; of more than `SHEET_CLASSES` some are chosen, spread evenly.
 
     Parameters
     ----------
     path : path of the picture
-    data : data.PairedData
+    data : PairedData
     T, size : int
-        See `runs.Config`.
+        See `Config`.
     """
-    plt = _pyplot()
     K = len(data.classes)
     shown = np.unique(np.linspace(0, K - 1, min(K, SHEET_CLASSES)).round().astype(int))
     blocks = np.array_split(shown, -(-len(shown) // SHEET_ROWS))
-    rows, pitch = len(blocks[0]), size + 2                                      # tiles are 2 pixels apart
-    figure, axes = plt.subplots(1, len(blocks), squeeze=False, layout="constrained",
-                                figsize=((0.55 * (T + 2) + 1) * len(blocks), 0.55 * rows + 0.4))
+    rows = len(blocks[0])
+    pitch = size + 2                                           # tiles are 2 pixels apart
+    figure = _figure(((0.55 * (T + 2) + 1) * len(blocks), 0.55 * rows + 0.4))
+    axes = figure.subplots(1, len(blocks), squeeze=False)
     for axis, labels in zip(axes.flat, blocks):
         mosaic = np.ones((rows * pitch, (T + 2) * pitch, 3))
         mosaic[:len(labels) * pitch] = 0.8
@@ -107,15 +123,18 @@ def contact_sheet(path, data, T=6, size=48):
                 mosaic[row * pitch:, column * pitch:][:size, :size] = tile
         axis.imshow(mosaic, interpolation="nearest")
         axis.set_xticks(np.arange(T + 2) * pitch + size / 2, _titles(T))
-        axis.set_yticks(np.arange(len(labels)) * pitch + size / 2, [printable(data.classes[k]) for k in labels],
-                        parse_math=False)
+        names = [printable(data.classes[k]) for k in labels]
+        axis.set_yticks(np.arange(len(labels)) * pitch + size / 2, names, parse_math=False)
         axis.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
         axis.spines[:].set_visible(False)
     _save(figure, path)
 
 
 def _example(data, label):
-    """The first recording of a class, of the training ones if there is any, and its image; None for what is missing."""
+    """An image of a class and the recording that filmed it, if possible one to train on.
+
+    None for what is missing.
+    """
     recordings = np.flatnonzero(data.event_label == label)
     if len(recordings):
         return _filmed(data, recordings[np.argmin(data.event_split[recordings])])
@@ -124,18 +143,19 @@ def _example(data, label):
 
 def _filmed(data, recording):
     """The image that a recording filmed, None if the file does not have it, and the recording."""
-    return next(iter(np.flatnonzero(data.image_identity == data.event_identity[recording])), None), recording
+    images = np.flatnonzero(data.image_identity == data.event_identity[recording])
+    return next(iter(images), None), recording
 
 
 def _tiles(data, image, recording, T, size):
-    """A pair as the methods see it: (T + 2, size, size, 3) RGB in [0, 1]: image, V and frames, grey for None."""
+    """Image, V and frames of a pair, grey for None: (T + 2, size, size, 3) RGB in [0, 1]."""
     tiles = np.full((T + 2, size, size, 3), 0.9)
     if image is not None:
         pixels = data.images([image])
         tiles[0] = resize_frames(pixels, size)[0]
         tiles[1] = resize_frames(value_frames(pixels, 1), size)[0, 0, ..., :1]
     if recording is not None:
-        frames = data.frames([recording], T, size)[:, 0]                        # (T, size, size, 2)
+        frames = data.frames([recording], T, size)[:, 0]       # (T, size, size, 2)
         tiles[2:] = _two_colours(frames / max(np.quantile(frames, 0.995), 1))
     return np.clip(tiles, 0, 1)
 
@@ -146,8 +166,8 @@ def _titles(T):
 
 def _save(figure, path):
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png", bbox_inches="tight")    # or long class names would be cut
-    _pyplot().close(figure)
+        # "tight", or long class names would be cut off.
+        figure.savefig(temporary, dpi=110, format="png", bbox_inches="tight")
 
 
 def _two_colours(frames):
@@ -156,10 +176,8 @@ def _two_colours(frames):
     return np.stack([1 - off, 1 - (on + off) * 0.8, 1 - on], axis=-1)
 
 
-def _pyplot():
-    import matplotlib
+def _figure(size):
+    """A figure of its own: the caller's matplotlib backend stays as it is."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    return Figure(figsize=size, layout="constrained")

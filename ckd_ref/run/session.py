@@ -1,0 +1,196 @@
+"""A training run in a folder: locked, saved after every epoch, resumed, stopped by Ctrl-C."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import signal
+import threading
+import time
+
+from ..batches import BatchSampler
+from ..config import Config
+from ..data.files import atomic_write, locked, remove_leftovers
+from ..events import FormatError
+from ..training import TrainState, epochs
+from . import parallel
+from .checkpoint import load_latest, save_checkpoint
+from .logits import check_logits
+from .process_group import ProcessGroup
+
+
+def train(data, config, folder=None, teacher_logits=None, net=None, progress=True,
+          bar_position=0, stop=None, processes=1):
+    """Train a student, or resume a run that was interrupted.
+
+    Parameters
+    ----------
+    data : PairedData
+    config : Config
+    folder : path, optional
+        Gets ``checkpoint.h5``, the one before it, ``log.jsonl`` and ``times.jsonl`` after every
+        epoch, and is locked meanwhile. If a checkpoint is there, the run resumes from it and ends
+        bit-identical to one that was never interrupted (same machine, one BLAS thread).
+    teacher_logits : (M, K) array, optional
+        For every image of `data`; `ckd` needs them.
+    net : optional
+        Any network with ``init(rng)`` and ``apply(params, frames, stream, state=None)`` as those
+        of `VGGSNN`; its parameters include ``theta``, (T,). Default: the configuration's.
+    progress : bool
+        Show a progress bar with the parts of the loss.
+    bar_position : int
+        Its line on the screen, for runs side by side.
+    stop : function, optional
+        Asked before every batch; when it returns True the run is saved and ends. Default: whether
+        Ctrl-C was pressed, if there is a folder to save to.
+    processes : {1, 2}
+        With 2, each stream has a process of its own; the results are bit-identical.
+
+    Returns
+    -------
+    run : TrainState
+        `history` has one dict per epoch: rate, replacement probability, gamma, theta, every part
+        of the loss, the accuracy of both streams on their training batches and of the event
+        stream on the test recordings.
+
+    Raises
+    ------
+    ValueError
+        No teacher logits for `ckd`, or logits that do not fit the images.
+    FormatError
+        A checkpoint of another configuration, network, data set or teacher, or a damaged one
+        without a predecessor.
+    BlockingIOError
+        Another process is using the folder.
+    FloatingPointError
+        A loss, parameter or statistic is NaN or Inf, with epoch, batch and name. Existing
+        checkpoints stay valid.
+    KeyboardInterrupt
+        Stopped; completed work is saved.
+    """
+    with ProcessGroup(processes) as group:             # before the lock, which helpers would share
+        if not folder:
+            return _train(data, config, None, teacher_logits, net, progress, bar_position,
+                          stop or (lambda: False), group)
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
+            remove_leftovers(folder)
+            return _train(data, config, folder, teacher_logits, net, progress, bar_position, stop,
+                          group)
+
+
+@contextlib.contextmanager
+def ctrl_c():
+    """Yield a function that says whether Ctrl-C was pressed; the second time it interrupts."""
+    pressed = threading.Event()
+
+    def note(*_):
+        signal.signal(signal.SIGINT, before)
+        pressed.set()
+
+    if threading.current_thread() is not threading.main_thread():  # others are never told
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _train(data, config, folder, teacher_logits, net, progress, bar_position, stop, group):
+    from tqdm import tqdm
+
+    logits = check_logits(teacher_logits, data) if config.method == "ckd" else None
+    inputs = _inputs(data, logits, net)
+    sampler = BatchSampler(data, config, logits)
+    test = data.recordings_in("test")
+    test_frames = data.frames(test, config.T, config.size)
+    test_labels = data.event_label[test]
+    run, seconds = _resume(folder, config, inputs, net), []
+    if run:
+        seconds = _read_rows(folder / "times.jsonl")
+        seconds = [row for row in seconds if row["epoch"] < run.epoch + bool(run.rows)]
+        _write_rows(folder / "log.jsonl", run.history)     # a kill may have left it behind
+    net = net or config.model(len(data.classes))
+    run = run or TrainState.start(net, config.seed)
+
+    def save(epoch):
+        if folder:
+            seconds.append({"epoch": epoch, "seconds": time.perf_counter() - start})
+            # In this order: the log can be made of the checkpoint, the times cannot.
+            _write_rows(folder / "times.jsonl", seconds)
+            save_checkpoint(folder / "checkpoint.h5", run, config, data.classes, inputs)
+            _write_rows(folder / "log.jsonl", run.history)
+
+    twins = {}
+    if group.size > 1:
+        twins = {"train_step": functools.partial(parallel.train_step, group),
+                 "classify": functools.partial(parallel.classify, group)}
+    batches = epochs(net, run, sampler, test_frames, test_labels, config, **twins)
+    start = time.perf_counter()
+    with tqdm(total=config.epochs * config.batches, desc=config.method, disable=not progress,
+              initial=run.epoch * config.batches + len(run.rows), position=bar_position,
+              leave=None, unit="batch") as bar:
+        while run.epoch < config.epochs:
+            epoch = run.epoch
+            if stop():
+                save(epoch)
+                raise KeyboardInterrupt(f"stopped in epoch {epoch} before batch {len(run.rows)}")
+            row = next(batches)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
+            bar.update()
+            if run.epoch > epoch:
+                save(epoch)
+                start = time.perf_counter()
+    return run
+
+
+def _inputs(data, logits, net):
+    """Digests of what decides a run besides its configuration, by name."""
+    inputs = {"data set": data.digest()}
+    if logits is not None:
+        inputs["teacher"] = hashlib.sha256(logits.tobytes()).hexdigest()
+    if net is not None:
+        inputs["network"] = repr(net)
+    return inputs
+
+
+def _resume(folder, config, inputs, net):
+    """The run that was saved in the folder, or None; refuse one of other inputs."""
+    found = folder and load_latest(folder / "checkpoint.h5", net)
+    if not found:
+        return None
+    names = [field.name for field in dataclasses.fields(Config)]
+    differ = [name for name in names if getattr(found.config, name) != getattr(config, name)]
+    digests = inputs | found.inputs
+    differ += [name for name in digests if found.inputs.get(name) != inputs.get(name)]
+    if differ:
+        raise FormatError(
+            f"{folder} holds a run with another {', '.join(differ)}; name another folder"
+        )
+    return found.run
+
+
+def seconds_of(folder):
+    """How long the run in a folder has taken so far, interruptions left out."""
+    return sum(row["seconds"] for row in _read_rows(pathlib.Path(folder) / "times.jsonl"))
+
+
+def _read_rows(path):
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise FormatError(
+            f"{path}: expected one JSON object per line ({error}); delete the file"
+        ) from None
+
+
+def _write_rows(path, rows):
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
