@@ -20,29 +20,33 @@ import time
 
 import numpy as np
 
-from ckd_ref.data import files, glyphs
-from ckd_ref import training
-from ckd_ref.data.paired import open_paired
-from ckd_ref.run.checkpoint import load_latest
 from ckd_ref.config import Config
+from ckd_ref.data import files, glyphs
+from ckd_ref.data.paired import open_paired
+from ckd_ref.run import session
+from ckd_ref.run.checkpoint import load_latest
 
-CONFIG = Config(method="transfer", width=0.0625, T=2, size=16, epochs=3, batches=2, batch=4, padding=1)
+CONFIG = Config(
+    method="transfer", width=0.0625, T=2, size=16, epochs=3, batches=2, batch=4, padding=1
+)
 NAMES = ["checkpoint.h5", "checkpoint.previous.h5", "log.jsonl", "times.jsonl"]
 SAME = [name for name in NAMES if name != "times.jsonl"]
 
 
 def train(data, folder, processes=1):
-    return training.train(data, CONFIG, folder, progress=False, processes=processes)
+    return session.train(data, CONFIG, folder, progress=False, processes=processes)
 
 
 def slow_down_writing():
     """Pauses in the steps of writing, for the process that is killed."""
+
     def slowed(function, pause):
         def slow(*args):
             time.sleep(pause)
             result = function(*args)
             time.sleep(pause)
             return result
+
         return slow
 
     os.fsync, os.replace = slowed(os.fsync, 0.002), slowed(os.replace, 0.002)
@@ -64,7 +68,7 @@ def train_apart(data, folder):
     if child == 0:
         try:
             slow_down_writing()
-            save, training.save_checkpoint = training.save_checkpoint, counted
+            save, session.save_checkpoint = session.save_checkpoint, counted
             train(data, folder, processes=2)
         finally:
             os._exit(0)
@@ -94,11 +98,17 @@ def survive(data, folder, whole, kills, longest, rng):
         fell[where(run)] += 1
         found = load_latest(run / "checkpoint.h5")
         epoch = found[0].epoch if found else 0
-        assert saves[0] <= epoch <= saves[0] + 1, f"kill {k}: {saves[0]} epochs were saved, epoch {epoch} loads"
+        assert saves[0] <= epoch <= saves[0] + 1, (
+            f"kill {k}: {saves[0]} epochs were saved, epoch {epoch} loads"
+        )
         train(data, run)
-        assert sorted(path.name for path in run.iterdir()) == NAMES, f"kill {k}: {sorted(run.iterdir())}"
+        assert sorted(path.name for path in run.iterdir()) == NAMES, (
+            f"kill {k}: {sorted(run.iterdir())}"
+        )
         for name in SAME:
-            assert (run / name).read_bytes() == (whole / name).read_bytes(), f"kill {k}: {name} differs"
+            assert (run / name).read_bytes() == (whole / name).read_bytes(), (
+                f"kill {k}: {name} differs"
+            )
     return fell
 
 
@@ -113,22 +123,35 @@ def duration(data, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        path = glyphs.build(folder / "glyphs.h5", teacher=0, static=2, events=1, test=1, size=16, progress=False)
+        path = glyphs.build(
+            folder / "glyphs.h5", teacher=0, static=2, events=1, test=1, size=16, progress=False
+        )
         start = time.perf_counter()
         with open_paired(path) as data:
             train(data, folder / "whole")
             longest = duration(data, folder)
-            fell = survive(data, folder, folder / "whole", options.kills, longest, np.random.default_rng(options.seed))
+            fell = survive(
+                data,
+                folder,
+                folder / "whole",
+                options.kills,
+                longest,
+                np.random.default_rng(options.seed),
+            )
     for place, count in sorted(fell.items()):
         print(f"{count:5d}  {place}")
-    print(f"{options.kills:5d}  kills survived, every resumed run equal to the bit; "
-          f"{time.perf_counter() - start:.0f} s")
+    print(
+        f"{options.kills:5d}  kills survived, every resumed run equal to the bit; "
+        f"{time.perf_counter() - start:.0f} s"
+    )
 
 
 if __name__ == "__main__":

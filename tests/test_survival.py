@@ -1,6 +1,7 @@
 """Runs survive: kills, full disks, Ctrl-C, damage, a second process; and the same seed gives the same bytes."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -13,15 +14,16 @@ import kill
 import numpy as np
 import pytest
 
-from ckd_ref.data import glyphs
 from ckd_ref import training
 from ckd_ref.__main__ import main
+from ckd_ref.config import METHODS, Config
+from ckd_ref.data import glyphs
+from ckd_ref.data.files import locked
 from ckd_ref.data.paired import open_paired
 from ckd_ref.events import FormatError
-from ckd_ref.data.files import locked
+from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint, load_latest
-from ckd_ref.config import METHODS, Config
-from ckd_ref.training import train
+from ckd_ref.run.session import train
 
 resource = pytest.importorskip("resource", reason="needs POSIX: limits, signals, fork")
 
@@ -46,7 +48,9 @@ def data(path):
 
 
 def fit(data, folder, method="snn", logits=None, stop=None, **changes):
-    return train(data, Config(method=method, **SMALL | changes), folder, logits, progress=False, stop=stop)
+    return train(
+        data, Config(method=method, **SMALL | changes), folder, logits, progress=False, stop=stop
+    )
 
 
 def contents(folder, names=SAME):
@@ -55,9 +59,16 @@ def contents(folder, names=SAME):
 
 def command(*argv, **options):
     """The program in a process of its own, with one BLAS thread."""
-    return subprocess.Popen([sys.executable, "-m", "ckd_ref", *map(str, argv)], stderr=subprocess.PIPE, text=True,
-                            stdout=subprocess.DEVNULL, cwd=pathlib.Path(training.__file__).parents[1],
-                            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ckd_ref", *map(str, argv)],
+        stderr=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        cwd=pathlib.Path(training.__file__).parents[1],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,
+        **options,
+    )
 
 
 def finish(process):
@@ -82,7 +93,8 @@ def whole(path, tmp_path_factory):
 
 # Kills
 
-def test_killed_runs_go_on_to_the_same_bits(data, tmp_path, rng):
+
+def test_killed_runs_resume_to_the_same_bits(data, tmp_path, rng):
     """The short form of ``python tests/kill.py``."""
     kill.train(data, tmp_path / "whole")
     longest = kill.duration(data, tmp_path)
@@ -103,25 +115,30 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(data, tmp_path):
     end = contents(tmp_path)
     for damaged in (end["checkpoint.h5"][:5000], b"", b"not a checkpoint"):
         (tmp_path / "checkpoint.h5").write_bytes(damaged)
-        with pytest.warns(UserWarning, match="checkpoint.h5: .* goes on from checkpoint.previous.h5"):
+        with pytest.warns(
+            UserWarning, match="checkpoint.h5: .* resumes from checkpoint.previous.h5"
+        ):
             fit(data, tmp_path)
-        assert contents(tmp_path) == end                       # the good one was not replaced by the damaged one
+        assert contents(tmp_path) == end  # the good one was not replaced by the damaged one
         assert (tmp_path / "checkpoint.damaged.h5").read_bytes() == damaged
     for name in SAME[:2]:
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(FormatError, match="checkpoint"):        # never from the beginning without being asked to
+    with pytest.raises(
+        FormatError, match="checkpoint"
+    ):  # never from the beginning without being asked to
         fit(data, tmp_path)
 
 
 def test_a_log_that_a_kill_left_behind_is_completed(data, tmp_path):
     fit(data, tmp_path)
     log = (tmp_path / "log.jsonl").read_bytes()
-    (tmp_path / "log.jsonl").write_bytes(log[:log.index(b"\n") + 1])
+    (tmp_path / "log.jsonl").write_bytes(log[: log.index(b"\n") + 1])
     fit(data, tmp_path)
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
 # Ctrl-C
+
 
 @pytest.mark.parametrize("batches", [0, 1, 4, 6])
 def test_a_stop_saves_in_the_middle_of_an_epoch(data, tmp_path, batches):
@@ -129,7 +146,7 @@ def test_a_stop_saves_in_the_middle_of_an_epoch(data, tmp_path, batches):
     asked = iter([False] * batches + [True])
     with pytest.raises(KeyboardInterrupt, match=f"epoch {batches // 4} before batch {batches % 4}"):
         fit(data, tmp_path / "part", "transfer", stop=lambda: next(asked))
-    run, _, _ = load_checkpoint(tmp_path / "part" / "checkpoint.h5")
+    run = load_checkpoint(tmp_path / "part" / "checkpoint.h5").run
     assert (run.epoch, len(run.rows)) == divmod(batches, 4)
     fit(data, tmp_path / "part", "transfer")
     for name in ("checkpoint.h5", "log.jsonl"):
@@ -143,19 +160,19 @@ def test_a_checkpoint_without_the_batches_of_its_epoch_would_show(data, tmp_path
         fit(data, tmp_path / "part", stop=lambda: next(asked))
     loaded = load_latest(tmp_path / "part" / "checkpoint.h5")
     loaded[0].rows.clear()
-    monkeypatch.setattr(training, "load_latest", lambda path: loaded)
+    monkeypatch.setattr(session, "load_latest", lambda path, net: loaded)
     fit(data, tmp_path / "part")
     assert contents(tmp_path / "part") != contents(tmp_path / "whole")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(path, tmp_path, whole):
+def test_ctrl_c_saves_and_says_how_to_resume(path, tmp_path, whole):
     argv = "train", path, "--out", tmp_path, *FLAGS
     process = command(*argv)
     wait_for(tmp_path / "log.jsonl", process)
     process.send_signal(signal.SIGINT)
     code, message = finish(process)
     assert code == 130 and message.startswith("ckd_ref: stopped in epoch")
-    assert message.endswith("python -m ckd_ref " + " ".join(map(str, argv)))
+    assert message.endswith("; resume with: python -m ckd_ref " + " ".join(map(str, argv)))
     assert load_checkpoint(tmp_path / "checkpoint.h5")[0].epoch < SMALL["epochs"]
     assert finish(command(*argv))[0] == 0
     for name in ("checkpoint.h5", "log.jsonl"):
@@ -163,7 +180,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(path, tmp_path, whole):
 
 
 def test_a_second_ctrl_c_does_not_wait():
-    with training.ctrl_c() as pressed:
+    with session.ctrl_c() as pressed:
         assert not pressed()
         signal.raise_signal(signal.SIGINT)
         assert pressed()
@@ -171,11 +188,11 @@ def test_a_second_ctrl_c_does_not_wait():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_main_job_stops_on_ctrl_c_and_goes_on_to_table_and_pictures(path, tmp_path, whole, capsys):
+def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(path, tmp_path, whole, capsys):
     argv = ["compare", str(path), "--seeds", "2", "--workers", "2", "--out", str(tmp_path), *FLAGS]
     process = command(*argv)
     wait_for(tmp_path / "ckd-seed0" / "checkpoint.h5", process)
-    os.killpg(process.pid, signal.SIGINT)                      # as a terminal does: to the workers as well
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     code, message = finish(process)
     assert code == 130 and "every run is saved" in message and "-m ckd_ref compare" in message
     assert not (tmp_path / "table.md").exists() and not list(tmp_path.rglob("*.lock"))
@@ -183,12 +200,15 @@ def test_main_job_stops_on_ctrl_c_and_goes_on_to_table_and_pictures(path, tmp_pa
 
     assert main(argv) == 0
     table = capsys.readouterr().out
-    assert all(f"| {method} |" in table for method in METHODS) and "2 seeds" in table and "±" in table
+    assert (
+        all(f"| {method} |" in table for method in METHODS) and "2 seeds" in table and "±" in table
+    )
     assert (tmp_path / "table.md").read_text() in table
     for picture in ("curves.png", "samples.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert {child.name for child in tmp_path.iterdir() if child.is_dir()} == {
-        f"{method}-seed{seed}" for method in METHODS for seed in (0, 1)}
+        f"{method}-seed{seed}" for method in METHODS for seed in (0, 1)
+    }
     assert contents(tmp_path / "ckd-seed0", ["checkpoint.h5"]) == contents(whole, ["checkpoint.h5"])
     assert (tmp_path / "teacher-seed0.h5").read_bytes() == (whole / "teacher.h5").read_bytes()
 
@@ -201,7 +221,7 @@ def test_workers_end_with_a_killed_parent(path, tmp_path):
     process.wait()
     process.stderr.close()
     deadline = time.monotonic() + 60
-    while True:                                                # the lock is free as soon as the worker is gone
+    while True:  # the lock is free as soon as the worker is gone
         with contextlib.suppress(BlockingIOError), locked(run):
             break
         assert time.monotonic() < deadline
@@ -210,8 +230,11 @@ def test_workers_end_with_a_killed_parent(path, tmp_path):
 
 # Full disks, second processes, bad numbers, other data
 
+
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
-def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint(data, path, tmp_path, capsys, small_disk, share):
+def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint(
+    data, path, tmp_path, capsys, small_disk, share
+):
     asked = iter([False] * 5 + [True])
     with pytest.raises(KeyboardInterrupt):
         fit(data, tmp_path, stop=lambda: next(asked))
@@ -236,39 +259,54 @@ def test_a_folder_in_use_is_refused(data, path, tmp_path, capsys):
 
 
 def test_two_processes_build_one_data_set(tmp_path):
-    script = ("import sys; from ckd_ref.data.glyphs import cached; "
-              "print(cached(sys.argv[1], teacher=0, static=1, events=1, test=1, size=16, progress=False))")
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-                 for _ in range(2)]
+    script = (
+        "import sys; from ckd_ref.data.glyphs import cached; "
+        "print(cached(sys.argv[1], teacher=0, static=1, events=1, test=1, size=16, progress=False))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
     one, other = (process.communicate()[0].strip() for process in processes)
     assert one == other and [str(file) for file in tmp_path.iterdir()] == [one]
     open_paired(one).close()
 
 
-@pytest.mark.parametrize("tree, name, message", [
-    ("params", "conv0/w", "parameter conv0/w"), ("state", "conv1/var", "statistic conv1/var"),
-    ("moments", "event/w", "squared gradient of event/w")])
-def test_a_finite_loss_does_not_hide_other_numbers_that_are_not(data, tmp_path, monkeypatch, tree, name, message):
-    def poisoned(net, run, batch, config, rate, gamma, number, team):
-        row = step(net, run, batch, config, rate, gamma, number, team)
+@pytest.mark.parametrize(
+    "tree, name, message",
+    [
+        ("params", "conv0/w", "parameter conv0/w"),
+        ("state", "conv1/var", "statistic conv1/var"),
+        ("moments", "event/w", "squared gradient of event/w"),
+    ],
+)
+def test_a_finite_loss_does_not_hide_other_numbers_that_are_not(
+    data, tmp_path, monkeypatch, tree, name, message
+):
+    def poisoned(net, run, batch, config, rate, gamma, number):
+        row = training.train_step(net, run, batch, config, rate, gamma, number)
         if number == 6:
             value = getattr(run, tree)[name]
             (value[1] if tree == "moments" else value).flat[0] = np.inf
         return row
 
-    step = training.train_step
-    monkeypatch.setattr(training, "train_step", poisoned)
+    epochs = functools.partial(training.epochs, train_step=poisoned)
+    monkeypatch.setattr(session, "epochs", epochs)
     with pytest.raises(FloatingPointError, match=f"epoch 1, batch 1: the {message} is not finite"):
         fit(data, tmp_path)
-    run, _, _ = load_checkpoint(tmp_path / "checkpoint.h5")
+    run = load_checkpoint(tmp_path / "checkpoint.h5").run
     assert run.epoch == 1 and all(np.isfinite(p).all() for p in run.params.values())
 
 
-def test_a_run_goes_on_with_its_own_data_and_teacher_only(data, tmp_path, rng):
+def test_a_run_resumes_with_its_own_data_and_teacher_only(data, tmp_path, rng):
     logits = rng.normal(size=(len(data.image_label), len(data.classes))).astype(np.float32)
     fit(data, tmp_path / "run", "ckd", logits, epochs=1)
     with open_paired(build(tmp_path / "other.h5", seed=1)) as other:
-        with pytest.raises(FormatError, match="holds a run with another data set; name another folder"):
+        with pytest.raises(
+            FormatError, match="holds a run with another data set; name another folder"
+        ):
             fit(other, tmp_path / "run", "ckd", logits, epochs=1)
     with pytest.raises(FormatError, match="holds a run with another teacher"):
         fit(data, tmp_path / "run", "ckd", logits + 1, epochs=1)
@@ -277,9 +315,12 @@ def test_a_run_goes_on_with_its_own_data_and_teacher_only(data, tmp_path, rng):
 
 # The same bytes
 
+
 def test_the_same_seed_gives_the_same_bytes_in_another_process(path, tmp_path, whole):
     assert finish(command("train", path, "--out", tmp_path, *FLAGS))[0] == 0
     names = *SAME, "teacher.h5", "curves.png"
     assert contents(tmp_path, names) == contents(whole, names)
     assert {file.name for file in tmp_path.iterdir()} == {*names, "times.jsonl"}
-    assert [json.loads(line)["epoch"] for line in (tmp_path / "times.jsonl").read_text().splitlines()] == [0, 1, 2]
+    assert [
+        json.loads(line)["epoch"] for line in (tmp_path / "times.jsonl").read_text().splitlines()
+    ] == [0, 1, 2]

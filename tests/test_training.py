@@ -1,41 +1,41 @@
-"""Runs: what is logged, that they repeat and resume to the bit, what they refuse."""
+"""The method: one step, a whole training, and everything that is drawn, passed and counted.
 
-import dataclasses
+The training data of the second half are made so that every number tells where it comes from: the
+pixels of an image, the events of a recording and a row of logits encode split, class and
+identity. What reaches the network, the loss and the optimiser is recorded over two epochs.
+"""
+
 import json
-import shutil
-import time
 
-import h5py
 import numpy as np
+import oracles
 import pytest
 from autograd import grad
-from conftest import peak_memory, relative_error
-from scipy import stats
+from conftest import relative_error
 
-from ckd_ref.run import comparison as experiment
-from ckd_ref.data import glyphs, hdf5
+import ckd_ref.batches
 from ckd_ref import training
-from ckd_ref.__main__ import main
-from ckd_ref.data.paired import PairedWriter, open_paired
-from ckd_ref.events import EVENT_DTYPE, FormatError
-from ckd_ref.losses import ckd_loss, tet_loss
+from ckd_ref.batches import Batch, BatchSampler
+from ckd_ref.config import DISTILLATIONS, METHODS, Config
+from ckd_ref.data import glyphs
+from ckd_ref.data.paired import open_paired
+from ckd_ref.distillation import dist_loss, dkd_loss, luminet_loss
+from ckd_ref.losses import ckd_loss, kd_loss, tet_loss
 from ckd_ref.models import update_state
-from ckd_ref.nn.optim import init_moments
-from ckd_ref.run.checkpoint import Run, load_checkpoint, save_checkpoint
-from ckd_ref.config import METHODS, Config
-from ckd_ref.teacher import train_teacher
-from ckd_ref.run.logits import check_logits, load_logits, save_logits
-from ckd_ref.run.process_group import ALONE
-from ckd_ref.training import Batch, train
+from ckd_ref.run import parallel, session
+from ckd_ref.run.process_group import ProcessGroup
+from ckd_ref.run.session import train
+from ckd_ref.schedules import learning_rate, phase_weight
+from ckd_ref.training import TrainState, train_step
 
 SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
-FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return glyphs.build(tmp_path_factory.mktemp("data") / "g.h5", teacher=2, static=3, events=2, test=2, size=16,
-                        progress=False)
+    folder = tmp_path_factory.mktemp("data")
+    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
+    return glyphs.build(folder / "g.h5", **sizes, progress=False)
 
 
 @pytest.fixture
@@ -46,47 +46,160 @@ def data(path):
 
 @pytest.fixture
 def logits(data):
-    return np.random.default_rng(0).normal(size=(len(data.image_label), len(data.classes))).astype(np.float32)
+    shape = len(data.image_label), len(data.classes)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def fit(data, logits, method="ckd", folder=None, **changes):
-    return train(data, Config(method=method, **SMALL | changes), folder, logits, progress=False)
+    config = Config(method=method, **SMALL | changes)
+    return train(data, config, folder, logits, progress=False)
 
 
-def assert_same_bits(a, b):
-    for left, right in ((a.params, b.params), (a.state, b.state)):
-        assert all(left[name].tobytes() == right[name].tobytes() for name in left)
-    assert all(x.tobytes() == y.tobytes() for name in a.moments for x, y in zip(a.moments[name], b.moments[name]))
-    assert a.history == b.history
+# One step
+
+def random_batch(rng, dtype=np.float32):
+    """Six pairs of three classes; the rows of a batch differ in every respect."""
+    static, events = rng.random((2, 2, 6, 16, 16, 2)).astype(dtype)
+    labels = np.arange(6) % 3
+    return Batch(static, events ** 2, labels, rng.normal(size=(6, 3)).astype(dtype))
 
 
-# What a run does
+def written_out(net, params, batch, config, gamma):
+    """The loss as one function of the parameters, without the functions of `training`."""
+    event_logits, features_d, _ = net.apply(params, batch.events, "event")
+    if config.method == "snn":
+        return tet_loss(event_logits, batch.labels)
+    static_logits, features_s, _ = net.apply(params, batch.static, "static")
+    logits = batch.teacher_logits if config.method == "ckd" else None
+    total, _ = ckd_loss(
+        static_logits, event_logits, features_s, features_d, batch.labels, params["theta"],
+        logits, gamma=gamma, beta=config.alignment, reading=config.reading,
+    )
+    return total
+
+
+@pytest.mark.parametrize("reading", ["baseline", "paper"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_is_adamw_on_the_gradient_of_the_whole_loss(method, reading, rng, monkeypatch):
+    config = Config(method=method, reading=reading, **SMALL)
+    net = config.model(3)
+    run = TrainState.start(net, 0)
+    run.params = {name: p.astype(float) for name, p in run.params.items()}
+    run.params["theta"] += rng.normal(size=2)
+    before = dict(run.params)
+    batch = random_batch(rng, float)
+    if method != "ckd":
+        batch = Batch(batch.static, batch.events, batch.labels)
+    seen = []
+    adamw = training.adamw
+    monkeypatch.setattr(training, "adamw", lambda *args: seen.append(args) or adamw(*args))
+    row = train_step(net, run, batch, config, 1e-3, 0.7, 1)
+    (params, grads, *_), = seen
+    assert params == before, "AdamW must start from the parameters before the step"
+    expected = grad(lambda params: written_out(net, params, batch, config, 0.7))(before)
+    assert set(grads) == set(expected)
+    for name in expected:
+        error = relative_error(grads[name], expected[name])
+        assert error < 1e-10, f"gradient of {name} is off by {error:.1e}"
+    assert row["loss"] == pytest.approx(written_out(net, before, batch, config, 0.7), rel=1e-12)
+
+
+def test_first_step_goes_down_by_the_rate_and_the_static_statistics_come_first(rng):
+    """AdamW's first step is the rate times the sign of the gradient."""
+    config = Config(method="transfer", **SMALL)
+    net = config.model(3)
+    run = TrainState.start(net, 0)
+    params, state = run.params, run.state
+    batch = random_batch(rng)
+    batch = Batch(batch.static, batch.events, batch.labels)
+    train_step(net, run, batch, config, 1e-2, 1.0, 1)
+    slopes = grad(lambda params: written_out(net, params, batch, config, 1.0))(params)
+    for name in ("theta", "conv0/scale"):
+        expected = params[name] - 1e-2 * np.sign(slopes[name])
+        assert run.params[name] == pytest.approx(expected, abs=1e-5), f"{name} must go down"
+    of_static = net.apply(params, batch.static, "static")[2]
+    of_events = net.apply(params, batch.events, "event")[2]
+    after = update_state(update_state(state, of_static), of_events)
+    other = update_state(update_state(state, of_events), of_static)
+    for name in state:
+        assert (run.state[name] == after[name]).all(), f"{name}: static stream first, then events"
+    assert any((other[name] != after[name]).any() for name in state), "the order must show"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_can_be_learnt_by_heart(method, rng):
+    config = Config(method=method, **SMALL)
+    net = config.model(3)
+    run = TrainState.start(net, 0)
+    frames = (rng.random((2, 6, 16, 16, 2)) < 0.3).astype(np.float32)
+    labels = np.arange(6) % 3
+    batch = Batch(frames[:, ::-1], frames, labels, 5 * np.eye(3, dtype=np.float32)[labels])
+    rows = [train_step(net, run, batch, config, 1e-2, 1.0, step) for step in range(1, 41)]
+    assert rows[-1]["cls_e"] < 0.5 * rows[0]["cls_e"], "40 steps must halve the event loss"
+
+
+def test_every_distillation_of_the_configuration_is_used_as_it_is_named(rng):
+    """The logged part is that function of the mean logits, or the mean over the steps."""
+    batch = random_batch(rng, float)
+    outputs = {stream: (rng.normal(size=(2, 6, 3)), rng.normal(size=(2, 6, 5)))
+               for stream in ("static", "event")}
+    student, teacher = outputs["static"][0], batch.teacher_logits
+    expected = {
+        "kd": lambda z: kd_loss(teacher, z, 2.0),
+        "dkd": lambda z: dkd_loss(teacher, z, batch.labels, temperature=2.0),
+        "dist": lambda z: dist_loss(teacher, z, temperature=2.0),
+        "luminet": lambda z: luminet_loss(teacher, z, temperature=2.0),
+    }
+    assert set(expected) == set(DISTILLATIONS)
+    values = []
+    for name, loss in expected.items():
+        for per_step in (False, True):
+            config = Config(distillation=name, kd_per_step=per_step, temperature=2.0, kd_weight=0.5)
+            total, row = training.batch_loss(outputs, np.ones(2), batch, config, 0.8)
+            each = np.mean([loss(z) for z in student]) if per_step else loss(student.mean(0))
+            assert row["kd"] == pytest.approx(each, rel=1e-9), f"{name}, per_step={per_step}"
+            rest = row["cls_s"] + row["da"] + row["cls_e"]
+            weighted = total - rest
+            assert weighted == pytest.approx(0.5 * 0.8 * each, rel=1e-9), "kd_weight * gamma"
+            values.append(row["kd"])
+    assert len(set(values)) == len(values), "the options must differ"
+
+
+def test_teacher_logits_are_not_used_by_transfer(data, logits):
+    a, b = fit(data, logits, "transfer", epochs=1), fit(data, None, "transfer", epochs=1)
+    assert all((a.params[name] == b.params[name]).all() for name in a.params)
+
+
+# What a run logs
 
 @pytest.mark.parametrize("method", METHODS)
 def test_all_numbers_stay_float32(data, logits, method):
     run = fit(data, logits, method, epochs=1)
-    arrays = [*run.params.values(), *run.state.values(), *(m for pair in run.moments.values() for m in pair)]
-    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+    moments = [m for pair in run.moments.values() for m in pair]
+    arrays = [*run.params.values(), *run.state.values(), *moments]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}, "float32 end to end"
 
 
 def test_log_has_every_part_of_the_loss(data, logits, tmp_path):
     fit(data, logits, folder=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
-    assert {"rate", "replacement", "gamma", "theta", "loss", "cls_s", "da", "kd", "cls_e", "accuracy_static",
-            "accuracy_train", "accuracy_test"} <= set(rows[0])
+    assert {"rate", "replacement", "gamma", "theta", "loss", "cls_s", "da", "kd", "cls_e",
+            "accuracy_static", "accuracy_train", "accuracy_test"} <= set(rows[0])
 
 
 def test_eq11_logged_parts_add_up_to_the_logged_loss(data, logits):
-    for row in fit(data, logits, alpha=0.7, beta=0.3, slope=0.5).history:
-        total = 0.7 * row["cls_s"] + 0.3 * row["da"] + row["gamma"] * row["kd"] + row["cls_e"]
-        assert row["loss"] == pytest.approx(total, rel=1e-5)
+    for row in fit(data, logits, alpha=0.7, beta=0.3, slope=0.5, kd_weight=0.4).history:
+        distilled = 0.4 * row["gamma"] * row["kd"]
+        total = 0.7 * row["cls_s"] + 0.3 * row["da"] + distilled + row["cls_e"]
+        assert row["loss"] == pytest.approx(total, rel=1e-5), "Eq. (11) is the sum of its parts"
 
 
 def test_eq07_the_baseline_has_no_distillation_and_half_the_alignment(data, logits):
     for row in fit(data, logits, "transfer").history:
         assert "kd" not in row
-        assert row["loss"] == pytest.approx(row["cls_s"] + 0.5 * row["da"] + row["cls_e"], rel=1e-5)
+        total = row["cls_s"] + 0.5 * row["da"] + row["cls_e"]
+        assert row["loss"] == pytest.approx(total, rel=1e-5), "Eq. (7) with beta = 0.5"
 
 
 def test_eq10_distillation_ends_in_the_middle_by_default(data, logits):
@@ -96,12 +209,8 @@ def test_eq10_distillation_ends_in_the_middle_by_default(data, logits):
 def test_eq10_a_weight_of_zero_makes_ckd_the_baseline(data, logits):
     off = fit(data, logits, "ckd", beta=0.5, threshold=-1000.0)
     baseline = fit(data, logits, "transfer")
-    assert all(off.params[name].tobytes() == baseline.params[name].tobytes() for name in off.params)
-
-
-def test_eq08_replacement_grows_over_the_run(data, logits):
-    rows = fit(data, logits).history                    # the last batch of each of 4 epochs of 2: (1, 3, 5, 7) / 8
-    assert [row["replacement"] for row in rows] == [(k / 8) ** 3 for k in (1, 3, 5, 7)]
+    for name in off.params:
+        assert off.params[name].tobytes() == baseline.params[name].tobytes(), name
 
 
 def test_events_alone_ignore_images_and_theta(data, logits):
@@ -110,345 +219,329 @@ def test_events_alone_ignore_images_and_theta(data, logits):
     assert np.array_equal(run.params["theta"], np.ones(2))
 
 
-def test_all_methods_see_the_same_recordings(data, logits, monkeypatch):
-    seen = {method: [] for method in METHODS}
-    step = training.train_step
-    for method in METHODS:
-        monkeypatch.setattr(training, "train_step", lambda net, run, batch, *rest, method=method: (
-            seen[method].append(batch.events), step(net, run, batch, *rest))[1])
-        fit(data, logits, method, epochs=1)
-    for other in ("transfer", "ckd"):
-        assert all(np.array_equal(a, b) for a, b in zip(seen["snn"], seen[other], strict=True))
+# What is drawn, passed and counted: data that tell where they come from
+
+class Encoded:
+    """Two classes, images and recordings of every pool; stands in for `PairedData`.
+
+    Image m has the value (m + 1) / 256 in all pixels, recording r the count 1000 + r, and row m
+    of the logits the value m in every column but for a sign that encodes nothing.
+    """
+
+    classes = ("a", "b")
+    image_split = np.repeat(["teacher", "static", "test"], 8)
+    image_label = np.arange(24) % 2
+    event_split = np.repeat(["train", "test"], 6)
+    event_label = np.arange(12) // 3 % 2
+
+    def images_in(self, split):
+        return np.flatnonzero(self.image_split == split)
+
+    def recordings_in(self, split):
+        return np.flatnonzero(self.event_split == split)
+
+    def images(self, indices):
+        value = ((np.asarray(indices) + 1) / 256).astype(np.float32)
+        return np.broadcast_to(value[:, None, None, None], (len(value), 16, 16, 3)).copy()
+
+    def frames(self, indices, T, size):
+        value = (1000 + np.asarray(indices)).astype(np.float32)
+        return np.broadcast_to(value[None, :, None, None, None], (T, len(value), size, size, 2)).copy()
+
+    def digest(self):
+        return "encoded"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_batch_can_be_learnt_by_heart(method, rng):
-    config = Config(method=method, **SMALL)
-    net = config.model(3)
-    params, state = net.init(rng)
-    run = Run(params, state, init_moments(params), rng)
-    frames = (rng.random((2, 6, 16, 16, 2)) < 0.3).astype(np.float32)
-    labels = np.arange(6) % 3
-    batch = Batch(frames[:, ::-1], frames, labels, 5 * np.eye(3, dtype=np.float32)[labels])
-    losses = [training.train_step(net, run, batch, config, 1e-2, 1.0, step)["cls_e"] for step in range(1, 41)]
-    assert losses[-1] < 0.5 * losses[0]
+def image_of(frames):
+    """Image behind each row of static frames (T, B, ...); -1 where an event sample replaced it."""
+    value = frames[0, :, 0, 0, 0]
+    return np.where(value < 1, np.round(value * 256).astype(int) - 1, -1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("reading", ["baseline", "paper"])
-def test_streams_taken_back_one_by_one_have_the_gradient_of_the_whole(method, reading, rng):
-    """The whole: one function from the parameters through both streams to the loss."""
-    config = Config(method=method, reading=reading, **SMALL)
-    net = config.model(3)
-    params, _ = net.init(rng, np.float64)
-    params["theta"] += rng.normal(size=2)
-    static, events = rng.random((2, 2, 6, 16, 16, 2))
-    labels, logits = np.arange(6) % 3, rng.normal(size=(6, 3)) if method == "ckd" else None
-
-    def loss(params):
-        event_logits, features_d, _ = net.apply(params, events, "event")
-        if method == "snn":
-            return tet_loss(event_logits, labels)
-        static_logits, features_s, _ = net.apply(params, static, "static")
-        return ckd_loss(static_logits, event_logits, features_s, features_d, labels, params["theta"], logits, 0.7,
-                        config.alpha, config.alignment, reading=reading)[0]
-    streams = [("static", static), ("event", events)][method == "snn":]
-    passes, row, slope = training.gradients(ALONE, net, streams, params, labels, logits, config, 0.7)
-    assert len(passes) == len(streams) and row["loss"] == pytest.approx(loss(params), rel=1e-12)
-    for name, whole in grad(loss)(params).items():
-        own = slope if name == "theta" else sum(each[name] for each, _ in passes)
-        assert relative_error(own, whole) < 1e-10, name
+def recording_of(frames):
+    return frames[0, :, 0, 0, 0].astype(int) - 1000
 
 
-def test_first_step_goes_down_by_the_rate_and_the_static_statistics_come_first(rng):
-    """AdamW's first step is the rate times the sign of the gradient."""
-    config = Config(method="transfer", **SMALL)
-    net = config.model(3)
-    params, state = net.init(rng)
-    run, frames = Run(params, state, init_moments(params), rng), rng.random((2, 2, 6, 16, 16, 2)).astype(np.float32)
-    batch = Batch(frames[0], frames[1] ** 2, np.arange(6) % 3)
-    streams = [("static", batch.static), ("event", batch.events)]
-    passes, _, slope = training.gradients(ALONE, net, streams, params, batch.labels, None, config, 1.0)
-    training.train_step(net, run, batch, config, 1e-2, 1.0, 1)
-    (static, of_static), (events, of_events) = passes
-    for name, g in (("theta", slope), ("conv0/scale", static["conv0/scale"] + events["conv0/scale"])):
-        assert run.params[name] == pytest.approx(params[name] - 1e-2 * np.sign(g), abs=1e-5) and g.all()
-    after = update_state(update_state(state, of_static), of_events)
-    assert all((run.state[name] == after[name]).all() for name in state)
-    assert any((update_state(update_state(state, of_events), of_static)[name] != after[name]).any() for name in state)
-
-
-# Repeat and resume
-
-def test_same_seed_same_bits(data, logits):
-    assert_same_bits(fit(data, logits), fit(data, logits))
-
-
-def test_another_seed_is_another_run(data, logits):
-    a, b = fit(data, logits, epochs=1), fit(data, logits, epochs=1, seed=1)
-    assert not np.array_equal(a.params["event/w"], b.params["event/w"])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(data, logits, method, tmp_path, monkeypatch):
-    whole = fit(data, logits, method, tmp_path / "whole")
-    calls = []
-
-    def interrupted(*args):
-        calls.append(args)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return classify(*args)
-
-    classify = training.classify
-    monkeypatch.setattr(training, "classify", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit(data, logits, method, tmp_path / "halves")
-    assert load_checkpoint(tmp_path / "halves" / "checkpoint.h5")[0].epoch == 2
-    monkeypatch.setattr(training, "classify", classify)
-    assert_same_bits(fit(data, logits, method, tmp_path / "halves"), whole)
-    for name in ("checkpoint.h5", "checkpoint.previous.h5", "log.jsonl"):
-        assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert sorted(file.name for file in (tmp_path / "halves").iterdir()) == [
-        "checkpoint.h5", "checkpoint.previous.h5", "log.jsonl", "times.jsonl"]
-
-
-def test_a_finished_run_is_not_trained_again(data, logits, tmp_path):
-    assert_same_bits(fit(data, logits, folder=tmp_path), fit(data, logits, folder=tmp_path))
-
-
-def test_checkpoint_of_another_configuration_is_refused(data, logits, tmp_path):
-    fit(data, logits, folder=tmp_path, epochs=1)
-    with pytest.raises(FormatError, match="another rate"):
-        fit(data, logits, folder=tmp_path, epochs=1, rate=1e-3)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small run as a file, its configuration and its classes."""
-    path, config, classes = tmp_path_factory.mktemp("run") / "checkpoint.h5", Config(**SMALL), ("a", "Äther")
-    params, state = config.model(2).init(np.random.default_rng(0))
-    run = Run(params, state, init_moments(params), np.random.default_rng(1), 1, [{"epoch": 0, "loss": 0.5}])
-    save_checkpoint(path, run, config, classes)
-    return path, run, config, classes
+LOGITS = np.stack([np.arange(24.0), -np.arange(24.0)], axis=1).astype(np.float32)
+WHOLE = dict(T=2, size=16, epochs=2, batches=3, batch=40, padding=0, warmup=0, slope=0.5)
 
 
 @pytest.fixture
-def copy(checkpoint, tmp_path):
-    return shutil.copy(checkpoint[0], tmp_path / "copy.h5")
+def recorded(monkeypatch):
+    """A function that trains on the encoded data and returns what was drawn, stepped, classified.
+
+    Each is a list of dictionaries; the optimiser's arguments are among the steps.
+    """
+    def run(method="ckd", **changes):
+        config = Config(method=method, width=0.0625, **WHOLE | changes)
+        drawn, steps, updates, classified = [], [], [], []
+        draw, mask_of, adamw = BatchSampler.draw, ckd_ref.batches.replacement_mask, training.adamw
+
+        def masked(probability, uniforms):
+            mask = mask_of(probability, uniforms)
+            drawn.append({"probability": probability, "mask": mask})
+            return mask
+
+        def drawing(self, index, epoch, rng):
+            batch = draw(self, index, epoch, rng)
+            drawn[-1]["batch"] = batch
+            return batch
+
+        def stepping(net, state, batch, config, rate, gamma, step):
+            steps.append({"batch": batch, "rate": rate, "gamma": gamma, "step": step})
+            return train_step(net, state, batch, config, rate, gamma, step)
+
+        def updating(params, grads, moments, step, rate, decay):
+            updates.append({"step": step, "rate": rate, "decay": decay})
+            return adamw(params, grads, moments, step, rate, decay)
+
+        class Net:
+            """The configuration's network, which notes what it classifies."""
+
+            def __init__(self):
+                self.net = config.model(2)
+
+            def init(self, rng):
+                return self.net.init(rng)
+
+            def apply(self, params, frames, stream, state=None):
+                if state is not None:
+                    classified.append((stream, frames, state))
+                return self.net.apply(params, frames, stream, state)
+
+        epochs = training.epochs
+        monkeypatch.setattr(ckd_ref.batches, "replacement_mask", masked)
+        monkeypatch.setattr(BatchSampler, "draw", drawing)
+        monkeypatch.setattr(training, "adamw", updating)
+        monkeypatch.setattr(
+            session, "epochs", lambda *args: epochs(*args, train_step=stepping)
+        )
+        state = train(Encoded(), config, None, LOGITS, net=Net(), progress=False)
+        monkeypatch.undo()
+        return config, state, drawn, steps, updates, classified
+
+    return run
 
 
-def test_a_checkpoint_is_read_as_it_was_written(checkpoint):
-    path, run, config, classes = checkpoint
-    loaded, *rest = load_checkpoint(path)
-    assert rest == [config, classes] and loaded.epoch == 1
-    assert_same_bits(loaded, run)
-    assert loaded.rng.random() == np.random.default_rng(1).random()
+def test_batches_pair_training_recordings_with_static_images_of_their_class(recorded):
+    _, _, drawn, steps, _, _ = recorded()
+    data = Encoded()
+    seen_images, seen_recordings = set(), set()
+    for draw, step in zip(drawn, steps, strict=True):
+        batch = draw["batch"]
+        assert step["batch"] is batch, "every batch that is drawn is trained on, in this order"
+        recordings, images = recording_of(batch.events), image_of(batch.static)
+        own = images[images >= 0]
+        assert set(data.event_split[recordings]) == {"train"}, "training saw test recordings"
+        assert set(data.image_split[own]) <= {"static"}, "training saw images of another pool"
+        assert (data.event_label[recordings] == batch.labels).all(), "labels are the recordings'"
+        assert (data.image_label[own] == batch.labels[images >= 0]).all(), "images of the class"
+        seen_images |= set(own)
+        seen_recordings |= set(recordings)
+    assert seen_recordings == set(data.recordings_in("train")), "all recordings are drawn"
+    assert seen_images == set(data.images_in("static")), "all static images are drawn"
 
 
-def test_everything_in_a_checkpoint_has_a_checksum(checkpoint):
-    with h5py.File(checkpoint[0]) as file:
-        assert not file.attrs
-        checked = []
-        file.visititems(lambda name, item: checked.append(item.fletcher32) if isinstance(item, h5py.Dataset) else None)
-    assert len(checked) == 1 + 3 * len(checkpoint[1].params) + len(checkpoint[1].state) and all(checked)
+def test_static_frames_are_the_v_channel_alike_at_all_times(recorded):
+    _, _, drawn, *_ = recorded()
+    for draw in drawn:
+        assert (draw["batch"].static == draw["batch"].static[:1, :, :1, :1, :1]).all()
 
 
-def header(**changes):
-    """A change of the text in a checkpoint; None takes an entry out."""
-    def spoil(file):
-        text = json.loads(file["header"][()].tobytes()) | changes
-        del file["header"]
-        text = json.dumps({name: value for name, value in text.items() if value is not None})
-        hdf5.write(file, "header", np.frombuffer(text.encode(), np.uint8))
-    return spoil
+def test_eq08_the_probability_that_is_used_grows_over_the_run(recorded):
+    """Batch b of epoch e in 2 epochs of 3 batches: ((b + 3 e) / 6)^3."""
+    _, _, drawn, *_ = recorded()
+    used = [draw["probability"] for draw in drawn]
+    expected = [(k / 6) ** 3 for k in range(6)]
+    assert used == pytest.approx(expected), "Eq. (8): the probability of batch b in epoch e"
 
 
-def no_json(file):
-    file["header"][0] = ord("[")
+def test_eq08_masked_rows_and_no_others_become_the_event_samples_of_their_row(recorded):
+    _, _, drawn, *_ = recorded(batch=60)
+    for draw in drawn:
+        batch, mask = draw["batch"], draw["mask"]
+        replaced = image_of(batch.static) < 0
+        assert (replaced == mask).all(), "Eq. (8): exactly the masked rows are replaced"
+        assert (batch.static[:, mask] == batch.events[:, mask]).all(), "by events of the same row"
+    assert not drawn[0]["mask"].any() and drawn[-1]["mask"].mean() > 0.3
 
 
-def deep_json(file):
-    del file["header"]
-    hdf5.write(file, "header", np.frombuffer(b"[" * 100_000, np.uint8))
+def test_eq08_logged_replacement_is_that_of_the_last_batch(recorded):
+    _, state, drawn, *_ = recorded()
+    logged = [row["replacement"] for row in state.history]
+    assert logged == [drawn[2]["probability"], drawn[5]["probability"]]
 
 
-def another_shape(file):
-    del file["params/event/b"]
-    hdf5.write(file, "params/event/b", np.zeros(3, np.float32))
+def test_teacher_logits_are_those_of_the_image(recorded):
+    """Also where an event sample has replaced it: then those of some static image of the class."""
+    _, _, drawn, *_ = recorded(batch=60)
+    data = Encoded()
+    for draw in drawn:
+        batch = draw["batch"]
+        image = image_of(batch.static)
+        own = image >= 0
+        given = batch.teacher_logits[:, 0].astype(int)
+        assert (given[own] == image[own]).all(), "the row of the pair's static image"
+        assert set(data.image_split[given]) == {"static"}
+        assert (data.image_label[given] == batch.labels).all()
+        assert (batch.teacher_logits == LOGITS[given]).all()
 
 
-def exchange(file):
-    file.move("params/event/w", "params/other")
-    file.move("params/static/w", "params/event/w")
-    file.move("params/other", "params/static/w")
+def test_replacement_changes_neither_the_pairs_nor_their_logits():
+    data, config = Encoded(), Config(width=0.0625, **WHOLE)
+    early, late = (
+        BatchSampler(data, config, LOGITS).draw(2, epoch, np.random.default_rng(5))
+        for epoch in (0, 1)
+    )
+    assert (early.teacher_logits == late.teacher_logits).all()
+    assert (early.events == late.events).all() and (early.static != late.static).any()
 
 
-HUGE = dataclasses.asdict(Config(**SMALL | {"width": 1e4, "size": 2**20}))
-BAD_CHECKPOINTS = {
-    "array gone": (lambda file: file.pop("first/theta"), "first/theta: expected a data set"),
-    "shape": (another_shape, r"params/event/b: expected the shape .*, got \(3,\)"),
-    "exchange": (exchange, "not those of one run"),
-    "text": (no_json, "damaged"), "deep": (deep_json, "damaged"),
-    "no configuration": (header(config=None), "config"), "no digest": (header(digest=None), "digest"),
-    "unknown option": (header(config={"colour": 1}), "colour"), "bad option": (header(config={"T": 0}), "T >= 1"),
-    "option of another type": (header(config={"epochs": "many"}), "damaged"),
-    "claim": (header(config=HUGE), "trainable numbers, more than the file holds"),
-    "classes": (header(classes=[1, 2]), "expected class names"), "one class": (header(classes=["a"]), "2 classes"),
-    "epochs": (header(epoch=7), "history of 7 epochs"), "generator": (header(rng={"state": 1}), "damaged"),
-}
+def test_streams_are_cropped_independently():
+    """Pads with zeros: the offset of a row is where its values begin."""
+    data, config = Encoded(), Config(width=0.0625, **WHOLE | dict(padding=3))
+    batch = BatchSampler(data, config).draw(0, 0, np.random.default_rng(0))
+
+    def corner(frames):
+        return (frames[0, ..., 0] == 0).all(axis=2).argmin(axis=1)
+
+    assert set(corner(batch.static)) == set(corner(batch.events)) == {0, 1, 2, 3}
+    assert (corner(batch.static) != corner(batch.events)).mean() > 0.3
+    assert (batch.events[0] == batch.events[1]).all(), "one offset for all times"
 
 
-@pytest.mark.parametrize("spoil, match", BAD_CHECKPOINTS.values(), ids=BAD_CHECKPOINTS)
-def test_damaged_checkpoints_are_refused(copy, spoil, match):
-    with h5py.File(copy, "r+", libver="v110") as file:
-        spoil(file)
-    start = time.perf_counter()
-    with pytest.raises(FormatError, match=f"copy.h5: .*{match}"):
-        load_checkpoint(copy)
-    assert time.perf_counter() - start < 1
-    assert peak_memory(lambda: pytest.raises(FormatError, load_checkpoint, copy)) < 2**24
+@pytest.mark.parametrize("method", METHODS)
+def test_all_methods_draw_the_same_recordings_and_images(recorded, method):
+    _, _, drawn, *_ = recorded(method)
+    _, _, reference, *_ = recorded("ckd")
+    for a, b in zip(drawn, reference, strict=True):
+        assert (a["batch"].events == b["batch"].events).all()
+        assert (a["batch"].static == b["batch"].static).all()
 
 
-def test_other_files_are_no_checkpoints(copy, path, tmp_path):
-    (tmp_path / "text.h5").write_text("not a checkpoint")
-    content = copy.read_bytes()
-    (tmp_path / "short.h5").write_bytes(content[:len(content) // 2])
-    for other in (tmp_path / "text.h5", tmp_path / "short.h5", path):
-        with pytest.raises(FormatError, match=other.name):
-            load_checkpoint(other)
-    with pytest.raises(FileNotFoundError):
-        load_checkpoint(tmp_path / "none.h5")
+def test_steps_are_counted_over_the_whole_training_and_rates_follow_the_epoch(recorded):
+    config, _, _, steps, updates, _ = recorded(rate=0.01, decay=0.3)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6], "AdamW must not start anew"
+    rates = [learning_rate(epoch, 2, 0.01, 0) for epoch in (0, 0, 0, 1, 1, 1)]
+    gammas = [phase_weight(epoch, 0.5, 0.5) for epoch in (0, 0, 0, 1, 1, 1)]
+    assert [step["rate"] for step in steps] == rates and rates[0] != rates[3]
+    assert [step["gamma"] for step in steps] == pytest.approx(gammas), "Eq. (10) of the epoch"
+    assert [update["step"] for update in updates] == [1, 2, 3, 4, 5, 6]
+    assert [update["rate"] for update in updates] == rates
+    assert {update["decay"] for update in updates} == {0.3}, "weight decay must reach AdamW"
 
 
-def test_loading_a_checkpoint_takes_a_multiple_of_its_size(tmp_path):
-    config = Config(**SMALL | {"width": 1.0})
-    params, state = config.model(10).init(np.random.default_rng(0))
-    save_checkpoint(tmp_path / "a.h5", Run(params, state, init_moments(params), np.random.default_rng(0)), config,
-                    tuple("abcdefghij"))
-    size = (tmp_path / "a.h5").stat().st_size
-    assert size > 1.5e7 and peak_memory(lambda: load_checkpoint(tmp_path / "a.h5")) < 2.5 * size + 2**23
+def test_warm_up_of_the_configuration_is_used(recorded):
+    _, _, _, steps, *_ = recorded(warmup=2, rate=0.01)
+    expected = [learning_rate(epoch, 2, 0.01, 2) for epoch in (0, 0, 0, 1, 1, 1)]
+    assert [step["rate"] for step in steps] == expected
 
 
-# What is refused
-
-def test_a_loss_that_is_not_finite_stops_with_its_place(data, logits):
-    with pytest.raises(FloatingPointError, match=r"epoch 0, batch 1: .*cls_e = (nan|inf).*lower learning rate"):
-        with np.errstate(all="ignore"):
-            fit(data, logits, rate=1e30, warmup=0)
-
-
-@pytest.mark.parametrize("bad, match", [
-    (dict(method="both"), "method"), (dict(network="huge"), "network"), (dict(reading="mine"), "reading"),
-    (dict(T=0), "T >= 1"), (dict(batch=1), "batch >= 2"), (dict(epochs=0), "epochs"), (dict(rate=0.0), "rate > 0"),
-    (dict(temperature=-1.0), "temperature > 0"),
-])
-def test_unusable_configurations_are_refused(bad, match):
-    with pytest.raises(ValueError, match=match):
-        Config(**bad)
+def test_accuracy_is_that_of_the_event_head_on_all_test_recordings(recorded):
+    """In evaluation mode, with the running statistics, once per epoch."""
+    _, state, _, _, _, classified = recorded()
+    streams = {stream for stream, _, _ in classified}
+    assert streams == {"event"}, "prediction sees events alone, through the event head"
+    seen = [recording_of(frames).tolist() for _, frames, _ in classified]
+    assert seen == [[6, 7, 8, 9, 10, 11]] * 2, "all test recordings, and only these"
+    assert all((classified[-1][2][name] == state.state[name]).all() for name in state.state)
 
 
-def test_ckd_needs_logits_for_every_image(data, logits):
-    for bad in (None, logits[:-1], logits * np.nan):
-        with pytest.raises(ValueError, match="one row per image"):
-            fit(data, bad)
+def test_logged_accuracy_compares_predictions_with_the_labels(monkeypatch):
+    """A classifier that is right on two of six recordings."""
+    data = Encoded()
+    right = data.event_label[data.recordings_in("test")]
+    predicted = np.where(np.arange(6) < 2, right, 1 - right)
+    epochs = training.epochs
+    monkeypatch.setattr(
+        session, "epochs", lambda *args: epochs(*args, classify=lambda *_: predicted)
+    )
+    config = Config(method="snn", width=0.0625, **WHOLE | dict(epochs=1))
+    run = train(data, config, progress=False)
+    assert run.history[0]["accuracy_test"] == pytest.approx(2 / 6)
 
 
-def test_logits_are_matched_by_class_name(data, logits, tmp_path):
-    order = np.random.default_rng(1).permutation(len(data.classes))
-    save_logits(tmp_path / "l.h5", logits[:, order], [data.classes[i] for i in order])
-    assert np.array_equal(load_logits(tmp_path / "l.h5", data), logits)
+def test_classification_takes_the_largest_mean_output_of_every_recording(rng):
+    """Whatever the size of the batches that it is done in."""
+    config = Config(method="snn", **SMALL)
+    net = config.model(3)
+    run = TrainState.start(net, 0)
+    frames = rng.random((2, 7, 16, 16, 2)).astype(np.float32)
+    logits, _, _ = net.apply(run.params, frames, "event", run.state)
+    expected = logits.mean(0).argmax(-1)
+    for batch in (3, 7, 8):
+        assert (training.classify(net, run, frames, batch) == expected).all()
 
 
-def test_logits_of_other_classes_are_refused(data, logits, tmp_path):
-    save_logits(tmp_path / "l.h5", logits, [*data.classes[:-1], "zebra"])
-    with pytest.raises(FormatError, match="zebra"):
-        load_logits(tmp_path / "l.h5", data)
+def test_logged_numbers_are_means_over_the_batches_of_the_epoch(recorded, monkeypatch):
+    config = Config(method="ckd", width=0.0625, **WHOLE)
+    rows = []
+    epochs = training.epochs
+
+    def noted(*args):
+        for row in epochs(*args):
+            rows.append(row)
+            yield row
+
+    monkeypatch.setattr(session, "epochs", noted)
+    run = train(Encoded(), config, None, LOGITS, progress=False)
+    assert len(rows) == 6, "one row per batch"
+    for e, logged in enumerate(run.history):
+        for name in rows[0]:
+            mean = np.mean([row[name] for row in rows[3 * e:3 * e + 3]])
+            assert logged[name] == pytest.approx(mean, rel=1e-9), f"{name} of epoch {e}"
 
 
-@pytest.mark.parametrize("change, match", [
-    (lambda values: values[:-1], "logits: expected the shape"), (lambda values: values.astype(int), "floating point"),
-    (lambda values: values * np.nan, "finite teacher"), (lambda values: values * 1e300, "finite teacher")])
-def test_unusable_logits_are_refused(data, logits, tmp_path, change, match):
-    with np.errstate(over="ignore"):
-        save_logits(tmp_path / "l.h5", change(logits.astype(np.float64)), data.classes)
-    with pytest.raises(FormatError, match=f"l.h5: .*{match}"):
-        load_logits(tmp_path / "l.h5", data)
+def test_accuracies_of_a_step_are_those_of_its_outputs(rng):
+    batch = random_batch(rng, float)
+    outputs = {stream: (rng.normal(size=(2, 6, 3)), rng.normal(size=(2, 6, 5)))
+               for stream in ("static", "event")}
+    _, row = training.batch_loss(outputs, np.ones(2), batch, Config(), 1.0)
+    for stream, name in (("static", "accuracy_static"), ("event", "accuracy_train")):
+        predicted = outputs[stream][0].mean(0).argmax(1)
+        assert row[name] == np.mean(predicted == batch.labels), name
 
 
-def test_other_files_are_no_logits(data, logits, path, tmp_path):
-    (tmp_path / "text.h5").write_text("no logits")
-    with h5py.File(tmp_path / "plain.h5", "w", libver="v110") as file:
-        file["logits"], file["classes"] = logits, [name.encode() for name in data.classes]
-    for other, match in ((tmp_path / "text.h5", "HDF5"), (tmp_path / "plain.h5", "fletcher32"), (path, "logits")):
-        with pytest.raises(FormatError, match=f"{other.name}: .*{match}"):
-            load_logits(other, data)
-    with pytest.raises(FileNotFoundError):
-        load_logits(tmp_path / "none.h5", data)
+def test_the_two_process_step_counts_and_decays_alike(rng, monkeypatch):
+    config = Config(method="ckd", decay=0.3, **SMALL)
+    net = config.model(3)
+    seen = []
+    adamw = parallel.adamw
+    monkeypatch.setattr(parallel, "adamw", lambda *args: seen.append(args[3:]) or adamw(*args))
+    with ProcessGroup(1) as group:
+        run = TrainState.start(net, 0)
+        parallel.train_step(group, net, run, random_batch(rng), config, 1e-3, 1.0, 7)
+    assert seen == [(7, 1e-3, 0.3)]
 
 
-# The teacher
+def test_any_network_with_init_and_apply_can_be_trained():
+    """A linear one, on the sums of the frames."""
+    from autograd import numpy as np_
 
-def test_teacher_learns_what_colours_show(tmp_path, rng):
-    """Two classes told apart by hue alone: an ordinary network on HSV images finds it."""
-    with PairedWriter(tmp_path / "hue.h5", ("red", "blue"), (16, 16), 16) as writer:
-        for k in range(60):
-            pixels = np.zeros((16, 16, 3), np.uint8)
-            pixels[..., 0 if k % 2 == 0 else 2] = rng.integers(100, 255, (16, 16))
-            writer.add_image(pixels, k % 2, k, "test" if k >= 40 else "teacher" if k >= 20 else "static")
-        events = np.zeros(1, EVENT_DTYPE)
-        for k in range(2):
-            writer.add_recording(events, k, k, "train")
-    with open_paired(tmp_path / "hue.h5") as data:
-        logits, again = (train_teacher(data, epochs=3, batch=8, padding=1, progress=False) for _ in range(2))
-        check_logits(logits, data)
-        test = data.images_in("test")
-        assert np.mean(logits[test].argmax(1) == data.image_label[test]) > 0.9
-    assert logits.dtype == np.float32 and logits.tobytes() == again.tobytes()
+    class Linear:
+        def init(self, rng):
+            weights = rng.normal(size=(2, 2)).astype(np.float32)
+            return {"w": weights, "theta": np.ones(2, np.float32)}, {}
 
+        def apply(self, params, frames, stream, state=None):
+            x = frames.sum(axis=(2, 3)) * np.float32(1e-5)     # (T, B, 2)
+            logits = np_.dot(x, params["w"])
+            return logits, logits * logits, {}
 
-# The command line
+        def __repr__(self):
+            return "Linear()"
 
-def test_evaluation_repeats_the_logged_accuracy(path, tmp_path, capsys):
-    assert main(["train", str(path), "--method", "snn", "--out", str(tmp_path), *FLAGS]) == 0
-    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
-    capsys.readouterr()
-    assert main(["evaluate", str(path), str(tmp_path / "checkpoint.h5")]) == 0
-    assert f"{row['accuracy_test']:.1%} of 24 test recordings" in capsys.readouterr().out
+    config = Config(method="ckd", **WHOLE)
+    run = train(Encoded(), config, None, LOGITS, net=Linear(), progress=False)
+    assert set(run.params) == {"w", "theta"} and len(run.history) == 2
+    assert run.params["w"].dtype == np.float32
 
 
-@pytest.mark.parametrize("argv, match", [
-    (["train", "nowhere.h5"], "nowhere.h5"), (["evaluate", "{data}", "nowhere.h5"], "nowhere.h5"),
-    (["train", "{data}", "--T", "0"], "T >= 1"), (["{data}x"], None),
-])
-def test_problems_end_in_one_line(path, tmp_path, capsys, argv, match):
-    argv = [word.replace("{data}", str(path)) for word in argv]
-    if match is None:
-        with pytest.raises(SystemExit):
-            main(argv)
-        return
-    out = ["--out", str(tmp_path / "out")] if argv[0] == "train" else []
-    assert main(argv + out) == 2
-    error = capsys.readouterr().err
-    assert match in error and error.count("\n") == 1
-
-
-# Statistics
-
-def test_interval_is_that_of_students_t(rng):
-    values = rng.normal(0.7, 0.1, 6).tolist()
-    mean, half = experiment.interval(values)
-    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
-    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
-
-
-def test_one_seed_has_no_interval():
-    assert np.isnan(experiment.interval([0.5])[1])
-
-
-def test_config_of_every_flag_reaches_the_run(path, tmp_path):
-    main(["train", str(path), "--out", str(tmp_path), "--method", "transfer", "--beta", "0.25", "--reading", "paper",
-          "--per-step", *FLAGS, "--epochs", "1"])
-    _, config, _ = load_checkpoint(tmp_path / "checkpoint.h5")
-    expected = Config(method="transfer", beta=0.25, reading="paper", per_step=True, **SMALL | {"epochs": 1})
-    assert dataclasses.asdict(config) == dataclasses.asdict(expected)
+def test_oracle_of_replacement_agrees():
+    """The slow oracle of the mask on encoded frames, so that the encoding itself is tested."""
+    data = Encoded()
+    static = np.stack([data.images([8, 9, 10])[..., :2]] * 2)
+    events = data.frames([0, 1, 2], 2, 16)
+    hybrid = oracles.replace_rows(static, events, np.array([True, False, True]))
+    assert image_of(hybrid).tolist() == [-1, 9, -1]
+    assert recording_of(hybrid[:, [0, 2]]).tolist() == [0, 2]

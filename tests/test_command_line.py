@@ -1,0 +1,87 @@
+"""The command line, and the statistics of its table."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ckd_ref.__main__ import main
+from ckd_ref.config import Config
+from ckd_ref.data import glyphs
+from ckd_ref.data.paired import open_paired
+from ckd_ref.run import comparison
+from ckd_ref.run.session import train
+
+SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
+FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
+    return glyphs.build(folder / "g.h5", **sizes, progress=False)
+
+
+@pytest.fixture
+def data(path):
+    with open_paired(path) as data:
+        yield data
+
+
+@pytest.fixture
+def logits(data):
+    shape = len(data.image_label), len(data.classes)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def fit(data, logits, method="ckd", folder=None, **changes):
+    config = Config(method=method, **SMALL | changes)
+    return train(data, config, folder, logits, progress=False)
+
+
+# The command line
+
+
+def test_evaluation_repeats_the_logged_accuracy(path, tmp_path, capsys):
+    assert main(["train", str(path), "--method", "snn", "--out", str(tmp_path), *FLAGS]) == 0
+    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    capsys.readouterr()
+    assert main(["evaluate", str(path), str(tmp_path / "checkpoint.h5")]) == 0
+    assert f"{row['accuracy_test']:.1%} of 24 test recordings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv, match",
+    [
+        (["train", "nowhere.h5"], "nowhere.h5"),
+        (["evaluate", "{data}", "nowhere.h5"], "nowhere.h5"),
+        (["train", "{data}", "--T", "0"], "T >= 1"),
+        (["{data}x"], None),
+    ],
+)
+def test_problems_end_in_one_line(path, tmp_path, capsys, argv, match):
+    argv = [word.replace("{data}", str(path)) for word in argv]
+    if match is None:
+        with pytest.raises(SystemExit):
+            main(argv)
+        return
+    out = ["--out", str(tmp_path / "out")] if argv[0] == "train" else []
+    assert main(argv + out) == 2
+    error = capsys.readouterr().err
+    assert match in error and error.count("\n") == 1
+
+
+# Statistics
+
+
+def test_interval_is_that_of_students_t(rng):
+    values = rng.normal(0.7, 0.1, 6).tolist()
+    mean, half = comparison.interval(values)
+    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_one_seed_has_no_interval():
+    assert np.isnan(comparison.interval([0.5])[1])

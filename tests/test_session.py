@@ -1,0 +1,168 @@
+"""Runs: what is logged, that they repeat and resume bit-identically, what they refuse."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from ckd_ref import training
+from ckd_ref.__main__ import main
+from ckd_ref.config import METHODS, Config
+from ckd_ref.data import glyphs
+from ckd_ref.data.paired import open_paired
+from ckd_ref.events import FormatError
+from ckd_ref.run import session
+from ckd_ref.run.checkpoint import load_checkpoint
+from ckd_ref.run.session import train
+
+SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
+FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
+    return glyphs.build(folder / "g.h5", **sizes, progress=False)
+
+
+@pytest.fixture
+def data(path):
+    with open_paired(path) as data:
+        yield data
+
+
+@pytest.fixture
+def logits(data):
+    shape = len(data.image_label), len(data.classes)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def fit(data, logits, method="ckd", folder=None, **changes):
+    config = Config(method=method, **SMALL | changes)
+    return train(data, config, folder, logits, progress=False)
+
+
+def assert_same_bits(a, b):
+    for left, right in ((a.params, b.params), (a.state, b.state)):
+        assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+    assert all(
+        x.tobytes() == y.tobytes()
+        for name in a.moments
+        for x, y in zip(a.moments[name], b.moments[name])
+    )
+    assert a.history == b.history
+
+
+# Repeat and resume
+
+
+def test_same_seed_same_bits(data, logits):
+    assert_same_bits(fit(data, logits), fit(data, logits))
+
+
+def test_another_seed_is_another_run(data, logits):
+    a, b = fit(data, logits, epochs=1), fit(data, logits, epochs=1, seed=1)
+    assert not np.array_equal(a.params["event/w"], b.params["event/w"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
+    data, logits, method, tmp_path, monkeypatch
+):
+    whole = fit(data, logits, method, tmp_path / "whole")
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return training.classify(*args)
+
+    epochs = functools.partial(training.epochs, classify=interrupted)
+    monkeypatch.setattr(session, "epochs", epochs)
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, logits, method, tmp_path / "halves")
+    assert load_checkpoint(tmp_path / "halves" / "checkpoint.h5")[0].epoch == 2
+    monkeypatch.undo()
+    assert_same_bits(fit(data, logits, method, tmp_path / "halves"), whole)
+    for name in ("checkpoint.h5", "checkpoint.previous.h5", "log.jsonl"):
+        assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sorted(file.name for file in (tmp_path / "halves").iterdir()) == [
+        "checkpoint.h5",
+        "checkpoint.previous.h5",
+        "log.jsonl",
+        "times.jsonl",
+    ]
+
+
+def test_a_finished_run_is_not_trained_again(data, logits, tmp_path):
+    assert_same_bits(fit(data, logits, folder=tmp_path), fit(data, logits, folder=tmp_path))
+
+
+def test_checkpoint_of_another_configuration_is_refused(data, logits, tmp_path):
+    fit(data, logits, folder=tmp_path, epochs=1)
+    with pytest.raises(FormatError, match="another rate"):
+        fit(data, logits, folder=tmp_path, epochs=1, rate=1e-3)
+
+
+# What is refused
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(data, logits):
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 0, batch 1: .*cls_e = (nan|inf).*lower learning rate"
+    ):
+        with np.errstate(all="ignore"):
+            fit(data, logits, rate=1e30, warmup=0)
+
+
+@pytest.mark.parametrize(
+    "bad, match",
+    [
+        (dict(method="both"), "method"),
+        (dict(network="huge"), "network"),
+        (dict(reading="mine"), "reading"),
+        (dict(T=0), "T >= 1"),
+        (dict(batch=1), "batch >= 2"),
+        (dict(epochs=0), "epochs"),
+        (dict(rate=0.0), "rate > 0"),
+        (dict(temperature=-1.0), "temperature > 0"),
+    ],
+)
+def test_unusable_configurations_are_refused(bad, match):
+    with pytest.raises(ValueError, match=match):
+        Config(**bad)
+
+
+def test_ckd_needs_logits_for_every_image(data, logits):
+    for bad in (None, logits[:-1], logits * np.nan):
+        with pytest.raises(ValueError, match="one row per image"):
+            fit(data, bad)
+
+
+def test_config_of_every_flag_reaches_the_run(path, tmp_path):
+    main(
+        [
+            "train",
+            str(path),
+            "--out",
+            str(tmp_path),
+            "--method",
+            "transfer",
+            "--beta",
+            "0.25",
+            "--reading",
+            "paper",
+            "--per-step",
+            *FLAGS,
+            "--epochs",
+            "1",
+        ]
+    )
+    config = load_checkpoint(tmp_path / "checkpoint.h5").config
+    expected = Config(
+        method="transfer", beta=0.25, reading="paper", per_step=True, **SMALL | {"epochs": 1}
+    )
+    assert dataclasses.asdict(config) == dataclasses.asdict(expected)
