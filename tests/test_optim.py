@@ -4,33 +4,42 @@ import numpy as np
 import pytest
 from conftest import relative_error
 
-from ckd_ref.nn.optim import adamw, init_moments
+from ckd_ref.nn import adamw, init_moments
 
 
 def golden_run(golden, **options):
     """Largest relative error over five steps with changing rates."""
     g = golden["adamw"]
     params = {name: values[:] for name, values in g["init"].items()}
-    moments, errors = init_moments(params), []
+    moments = init_moments(params)
+    errors = []
     for step in range(5):
         case = g[f"step{step}"]
         grads = {name: case[f"grad/{name}"][:] for name in params}
         params, moments = adamw(params, grads, moments, step + 1, g["lrs"][step], **options)
         for name in params:
+            first, second = moments[name]
             errors.append(relative_error(params[name], case[f"param/{name}"][:]))
-            errors.append(relative_error(moments[name][0], case[f"exp_avg/{name}"][:]))
-            errors.append(relative_error(moments[name][1], case[f"exp_avg_sq/{name}"][:]))
+            errors.append(relative_error(first, case[f"exp_avg/{name}"][:]))
+            errors.append(relative_error(second, case[f"exp_avg_sq/{name}"][:]))
     return max(errors)
 
 
-def test_golden(golden):
-    assert golden_run(golden) < 1e-9
+def test_adamw_golden(golden):
+    assert golden_run(golden) < 1e-9, "five steps differ from those of the original AdamW"
 
 
-@pytest.mark.parametrize("wrong", [dict(decay=0.0), dict(betas=(0.9, 0.99)), dict(betas=(0.8, 0.999)), dict(eps=1e-3)],
-                         ids=str)
+WRONG = [
+    dict(decay=0.0),
+    dict(betas=(0.9, 0.99)),
+    dict(betas=(0.8, 0.999)),
+    dict(eps=1e-3),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_wrong_constants_are_caught(golden, wrong):
-    assert golden_run(golden, **wrong) > 1e-7
+    assert golden_run(golden, **wrong) > 1e-7, f"the golden run does not notice {wrong}"
 
 
 def test_first_step_by_hand():
@@ -38,33 +47,42 @@ def test_first_step_by_hand():
     params = {"matrix": np.full((1, 2), 2.0), "vector": np.array([2.0])}
     grads = {"matrix": np.array([[3.0, -0.1]]), "vector": np.array([5.0])}
     new, moments = adamw(params, grads, init_moments(params), 1, rate=0.1, decay=0.5)
-    assert new["matrix"].ravel().tolist() == pytest.approx([2 * 0.95 - 0.1, 2 * 0.95 + 0.1])
-    assert new["vector"].tolist() == pytest.approx([2 - 0.1])
-    assert moments["vector"][0] == pytest.approx([0.5]) and moments["vector"][1] == pytest.approx([0.025])
+    matrix = new["matrix"].ravel().tolist()
+    first, second = moments["vector"]
+    assert matrix == pytest.approx([2 * 0.95 - 0.1, 2 * 0.95 + 0.1]), "a matrix decays, then steps"
+    assert new["vector"].tolist() == pytest.approx([2 - 0.1]), "a vector does not decay"
+    assert first == pytest.approx([0.5]), "the first moment is a tenth of the gradient"
+    assert second == pytest.approx([0.025]), "the second moment is a thousandth of its square"
 
 
 def test_nothing_is_changed_in_place():
-    params, grads = {"w": np.ones((2, 2))}, {"w": np.ones((2, 2))}
+    params = {"w": np.ones((2, 2))}
+    grads = {"w": np.ones((2, 2))}
     moments = init_moments(params)
     adamw(params, grads, moments, 1, 0.1)
-    assert (params["w"] == 1).all() and (grads["w"] == 1).all() and not moments["w"][0].any()
+    assert (params["w"] == 1).all(), "adamw changed the parameters in place"
+    assert (grads["w"] == 1).all(), "adamw changed the gradients in place"
+    assert not moments["w"][0].any(), "adamw changed the moments in place"
 
 
 def test_zero_gradient_leaves_vectors_alone():
     params = {"theta": np.ones(3)}
     new, _ = adamw(params, {"theta": np.zeros(3)}, init_moments(params), 1, 0.1)
-    assert (new["theta"] == 1).all()
+    assert (new["theta"] == 1).all(), "a vector without a gradient moved"
 
 
 def test_float32_stays_float32():
     params = {"w": np.ones((2, 2), np.float32), "b": np.ones(2, np.float32)}
     new, moments = adamw(params, params, init_moments(params), 1, 0.1)
-    assert {a.dtype for name in new for a in (new[name], *moments[name])} == {np.dtype(np.float32)}
+    dtypes = {a.dtype for name in new for a in (new[name], *moments[name])}
+    assert dtypes == {np.dtype(np.float32)}, "parameters or moments left float32"
 
 
 def test_minimises_a_quadratic():
-    params, target = {"x": np.array([5.0, -3.0])}, np.array([1.0, 2.0])
+    params = {"x": np.array([5.0, -3.0])}
+    target = np.array([1.0, 2.0])
     moments = init_moments(params)
     for step in range(1, 600):
-        params, moments = adamw(params, {"x": params["x"] - target}, moments, step, 0.05)
-    assert params["x"] == pytest.approx(target, abs=1e-2)
+        grads = {"x": params["x"] - target}
+        params, moments = adamw(params, grads, moments, step, 0.05)
+    assert params["x"] == pytest.approx(target, abs=1e-2), "AdamW did not reach the minimum"
