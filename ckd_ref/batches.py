@@ -31,8 +31,9 @@ class BatchSampler:
     """Draws the batches of a training from data in memory.
 
     Assumption: the two streams of a pair are cropped independently of each other, which the paper
-    leaves open. Baseline: its two loaders crop by themselves, in data/datasets of the transfer
-    code. Test: `test_streams_are_cropped_independently`.
+    leaves open. Baseline: reads the images once, before the first epoch, and the events in every
+    epoch, main and train_epoch of main_transfer.py; the two cannot share a crop.
+    Test: `test_streams_are_cropped_independently`.
     Deviation: the teacher's logits are one row per image and do not follow the crop, where the
     paper's teacher sees the batch. Test: `test_teacher_logits_are_those_of_the_image`.
 
@@ -104,9 +105,9 @@ def sample_pairs(event_label, image_label, batch, rng):
 
     Notes
     -----
-    Deviation: an image is drawn from those of its class with the end exclusive. Baseline:
-    includes the end, which is the first held-out image of the class, in data/datasets of the
-    transfer code. Test: `test_the_first_held_out_image_is_never_drawn`.
+    Deviation: an image is drawn from those of its class with the end exclusive. Baseline: adds 1
+    to the end in the torch.randint of train_epoch, main_transfer.py, and so can draw the first
+    held-out image of the class. Test: `test_the_first_held_out_image_is_never_drawn`.
     """
     classes = np.unique(event_label)
     alone = np.setxor1d(classes, image_label)
@@ -187,8 +188,9 @@ def random_crop(frames, padding, rng):
 
     Notes
     -----
-    Assumption: the paper names no augmentation. Baseline: crops 48 x 48 with a padding of 4, in
-    data/datasets of the transfer code. Test: `test_crop_equals_the_shifted_sample`.
+    Assumption: the paper names no augmentation. Baseline: crops 48 x 48 with a padding of 4,
+    get_NCALTECH101_data in braincog/datasets/datasets.py.
+    Test: `test_crop_equals_the_shifted_sample`.
     """
     if frames.ndim != 5 or int(padding) != padding or padding < 0:
         raise ValueError(

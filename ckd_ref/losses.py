@@ -29,10 +29,10 @@ def tet_loss(logits, labels, lam=1e-3, target=1.0, weights=None):
     original.
 
     Assumption: the paper names the loss, not its constants. lam = 0.001 is the original's, and so
-    is the target, the firing threshold, which is 1 here. Baseline: passes 0.5, its own threshold,
-    in train_epoch of main_transfer.py. The outputs come from a linear head whose scale nothing
-    fixes, so the two are different regularisers, not one in two units; with lam = 0.001 the
-    difference is small. Test: `test_tet_golden`.
+    is the target, the firing threshold, which is 1 here. The outputs come from a linear head whose
+    scale nothing fixes, so a target of 0.5 is another regulariser, not the same in other units;
+    with lam = 0.001 the difference is small. Baseline: fills the target with args.threshold, 0.5,
+    in train_epoch of main_transfer.py. Test: `test_tet_golden`.
 
     Parameters
     ----------

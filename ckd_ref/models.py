@@ -57,10 +57,10 @@ class VGGSNN:
     """The student: `layer` after `layer` in stages, and a linear head for each stream.
 
     Assumption: the paper names VGGSNN and leaves its layers to the baseline, whose network this
-    is. Baseline: VGG_SNN in model_zoo/vggsnn of BrainCog.
+    is. Baseline: Transfer_VGG_SNN in braincog/model_zoo/vgg_snn.py.
     Test: `test_number_of_parameters_of_the_paper`.
     Assumption: theta of Eq. (6) starts at 1 and gets no weight decay, on which the paper is
-    silent. Baseline: torch.ones(1) per step, in the network's constructor.
+    silent. Baseline: one coefficient of 1.0 per step, in the constructor of Transfer_VGG_SNN.
     Test: `test_number_of_parameters_of_the_paper`.
     Deviation: the paper's second network, a spiking ResNet-18, is not here yet.
     Test: `test_vggsnn_is_the_only_student`.

@@ -36,8 +36,8 @@ def surrogate_grad(v, surrogate="triangle", width=1.0):
     """The derivative that replaces that of H, which is 0 almost everywhere, in the backward pass.
 
     Assumption: the paper does not name its surrogate; the default is the baseline's quadratic
-    gate, a triangle of width 1 in units of u. Baseline: QGateGrad with alpha = 2 on m = u / 2, in
-    base/node and strategy of BrainCog. Test: `test_eq02_golden_surrogate`.
+    gate, a triangle of width 1 in units of u. Baseline: QGateGrad with alpha = 2 on m = u / 2,
+    braincog/base/strategy/surrogate.py. Test: `test_eq02_golden_surrogate`.
 
     Parameters
     ----------
@@ -69,8 +69,9 @@ def _check_surrogate(surrogate, width):
 def spike(v, surrogate="triangle", width=1.0):
     """Eq. (2): ``s = H(v)`` with ``v = u - v_th``; a neuron fires strictly above its threshold.
 
-    Assumption: H(0) = 0, which the paper leaves open. Baseline: its surrogates compare with >,
-    too. Test: `test_eq02_value_by_hand`.
+    Assumption: H(0) = 0, which the paper leaves open. Baseline: alike with its default surrogate,
+    QGateGrad; others of braincog/base/strategy/surrogate.py have H(0) = 1.
+    Test: `test_eq02_value_by_hand`.
 
     Parameters
     ----------
@@ -138,11 +139,11 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
     Notes
     -----
     Assumption: the paper gives neither tau nor v_th. tau = 0.5 and v_th = 1 are the baseline's
-    neuron in other units. Baseline: m += (x - m) / 2 with threshold 0.5, LIFNode in base/node of
-    BrainCog; u = 2 m. Test: `test_eq03_golden_neuron_of_the_baseline`.
+    neuron in other units. Baseline: m += (x - m) / 2 with threshold 0.5, LIFNode in
+    braincog/base/node/node.py; u = 2 m. Test: `test_eq03_golden_neuron_of_the_baseline`.
     Assumption: the reset is a constant in the backward pass, on which the paper is silent.
-    Baseline: multiplies the potential by (1 - spike.detach()), LIFNode in base/node of BrainCog.
-    Test: `test_eq03_golden_gradient_through_the_reset`.
+    Baseline: multiplies the potential by (1 - spike.detach()), LIFNode in
+    braincog/base/node/node.py. Test: `test_eq03_golden_gradient_through_the_reset`.
     """
     if np.ndim(current) < 1 or len(current) < 1:
         raise ValueError(
@@ -208,8 +209,8 @@ def reset(potentials, v_th=1.0):
     """Potentials after the reset, ``u (1 - s)``, the features that Eq. (5) compares.
 
     Assumption: the paper leaves open which potentials it compares; those after the reset are,
-    and s is treated as a constant in the backward pass. Baseline: alike, the membrane that
-    LIFNode leaves in the last feature layer of VGG_SNN.
+    and s is treated as a constant in the backward pass. Baseline: alike, feature[-2].node.mem in
+    the forward of Transfer_VGG_SNN, braincog/model_zoo/vgg_snn.py.
     Test: `test_eq03_reset_potentials_stay_at_or_below_the_threshold`.
 
     Parameters

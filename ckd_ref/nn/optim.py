@@ -12,7 +12,7 @@ def adamw(params, grads, moments, step, rate, decay=0.01, betas=(0.9, 0.999), ep
     """One step of AdamW (Loshchilov & Hutter, 2019).
 
     Assumption: the paper names no optimiser. Vectors (biases, batch norm, theta) do not decay.
-    Baseline: AdamW of timm with weight decay 0.01 on tensors of two or more dimensions, from
+    Baseline: create_optimizer of timm with AdamW and a weight decay of 0.01, in main of
     main_transfer.py. Test: `test_adamw_golden`.
 
     Parameters

@@ -1,0 +1,147 @@
+"""The parts of the README that are made from the code: deviations, architecture.
+
+    python tests/readme_parts.py --write
+
+Without the option it prints them. `test_readme.py` compares them with the README.
+"""
+
+import argparse
+import ast
+import pathlib
+import re
+import textwrap
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "ckd_ref"
+
+EQUATIONS = ("events", "color", "neuron", "similarity", "losses", "distillation", "schedules")
+METHOD = ("batches", "models", "config", "training", "teacher")
+GROUPS = {
+    "equations": f"<b>equations</b><br/>{', '.join(EQUATIONS[:4])}<br/>{', '.join(EQUATIONS[4:])}",
+    "nn": "<b>nn/</b><br/>convolution, batch norm,<br/>the fused layer, AdamW",
+    "method": f"<b>method</b><br/>{', '.join(METHOD)}",
+    "data": "<b>data/</b><br/>paired HDF5, readers,<br/>camera, glyphs",
+    "run": "<b>run/</b><br/>session, checkpoint, logits,<br/>process group, comparison",
+    "main": "<b>__main__</b><br/>command line",
+}
+"""The folders of the package, and what stands in front of them, in the order of their imports."""
+
+
+def modules():
+    """Path of every module by its dotted name inside the package; packages by their own name."""
+    found = {}
+    for path in sorted(PACKAGE.glob("**/*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts).removesuffix("__init__").rstrip(".")
+        if name:
+            found[name] = path
+    return found
+
+
+def group(name):
+    """The group of `GROUPS` that a module belongs to."""
+    first = name.split(".")[0]
+    if first in ("nn", "data", "run"):
+        return first
+    if first == "__main__":
+        return "main"
+    return "method" if first in METHOD else "equations"
+
+
+def imports(path, name):
+    """Modules of the package, and foreign packages, that a module imports anywhere."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    own, foreign = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            foreign |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            foreign.add(node.module.split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[:-1] if node.level == 2 else package.split(".")
+            base = [part for part in base if part]
+            if node.module:
+                base += node.module.split(".")
+            for alias in node.names:
+                full = ".".join([*base, alias.name])
+                own.add(full if full in modules() else ".".join(base))
+    return own - {name}, foreign
+
+
+def architecture():
+    """The package's groups and their imports as a diagram, an arrow from what is imported."""
+    edges = set()
+    for name, path in modules().items():
+        for other in imports(path, name)[0]:
+            edges.add((group(other), group(name)))
+    lines = ["```mermaid", "flowchart LR"]
+    lines += [f'    {key}["{label}"]' for key, label in GROUPS.items()]
+    order = list(GROUPS)
+    for a, b in sorted(edges, key=lambda edge: (order.index(edge[0]), order.index(edge[1]))):
+        if a != b:
+            lines.append(f"    {a} --> {b}")
+    return "\n".join([*lines, "```"])
+
+
+def documented():
+    """Every documented function and class, `module.name` and docstring, of package and tools."""
+    places = {name: path for name, path in modules().items()}
+    places |= {f"data_tools.{path.stem}": path for path in (ROOT / "data_tools").glob("*.py")}
+    for module, path in places.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if doc := ast.get_docstring(tree):
+            yield module, doc
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (doc := ast.get_docstring(node)):
+                yield f"{module}.{node.name}", doc
+
+
+MARK = re.compile(r"(Deviation|Assumption): (.*?)(?=\n\s*\n|\n\s*(?:Deviation|Assumption): |\Z)", re.S)
+
+
+def marks():
+    """(kind, where, statement, baseline, test) of every mark in a docstring."""
+    for where, doc in documented():
+        for kind, text in MARK.findall(doc):
+            text = " ".join(text.split())
+            text, _, test = text.partition(" Test: ")
+            text, _, baseline = text.partition(" Baseline: ")
+            yield kind, where, text, baseline, test.strip("`. ")
+
+
+def deviations():
+    """The list of deviations and assumptions, one item each."""
+    items = []
+    for kind, where, text, baseline, test in sorted(marks(), key=lambda mark: mark[0] != "Deviation"):
+        item = f"- *{kind}*, `{where}`: {text}"
+        if baseline:
+            item += f" *Baseline*: {baseline}"
+        item += f" (`{test}`)"
+        items.append("\n".join(textwrap.wrap(item, 100, subsequent_indent="  ")))
+    return "\n".join(items)
+
+
+PARTS = {"architecture": architecture, "deviations": deviations}
+
+
+def renewed(text):
+    """The README with its made parts as they should be."""
+    for name, make in PARTS.items():
+        begin, end = f"<!-- {name}: made by tests/readme_parts.py -->\n", f"\n<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + make() + end + rest.partition(end)[2]
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="renew the README in place")
+    if parser.parse_args().write:
+        path = ROOT / "README.md"
+        path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(*(make() for make in PARTS.values()), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
