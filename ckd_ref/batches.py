@@ -147,7 +147,7 @@ def replacement_mask(probability, uniforms):
 
 
 def replace_static(static, events, mask):
-    """Replace whole samples of the static stream by the event samples of the same rows (Sec. III-A2).
+    """Replace samples of the static stream by the event samples of their rows (Sec. III-A2).
 
     Parameters
     ----------

@@ -279,7 +279,8 @@ def _init_convolutions(channels, rng, dtype):
 
 
 def _init_linear(name, D, K, rng, dtype):
-    return {f"{name}/w": _uniform((D, K), D, rng, dtype), f"{name}/b": _uniform((K,), D, rng, dtype)}
+    w = _uniform((D, K), D, rng, dtype)
+    return {f"{name}/w": w, f"{name}/b": _uniform((K,), D, rng, dtype)}
 
 
 def _uniform(shape, fan_in, rng, dtype):

@@ -17,7 +17,8 @@ def batch_norm(x, scale, shift, running=None, per_step=False, eps=1e-5):
     Deviation: in training, the statistics are taken over time and batch together.
     ``per_step=True`` takes them for every time step by itself and updates the running statistics
     once per step. Baseline: per step, since the forward of Transfer_VGG_SNN,
-    braincog/model_zoo/vgg_snn.py, calls its layers once per step. Test: `test_per_step_statistics_are_those_of_each_step`.
+    braincog/model_zoo/vgg_snn.py, calls its layers once per step.
+    Test: `test_per_step_statistics_are_those_of_each_step`.
 
     Means and variances are accumulated in float64 whatever the dtype: a small error in them moves
     potentials across the threshold.

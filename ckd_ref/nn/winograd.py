@@ -14,7 +14,7 @@ POINTS = {4: (0, 1, -1, 1 / 2, -2), 3: (0, 1, -1, 2)}
 """The finite points for each m: those of the smallest rounding errors among powers of 2."""
 
 TILES = 192
-"""Tiles at a time: few enough for the cache, enough rows to make a matrix product worth its start."""
+"""Tiles at a time: few enough for the cache, enough rows for a matrix product to pay."""
 
 
 def tile_size(H, W):
