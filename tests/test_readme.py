@@ -1,47 +1,74 @@
-"""The README says what the code says: its map of the paper and its list of deviations."""
+"""The README says what the code says: map of the paper, deviations, architecture, options."""
 
-import importlib
-import inspect
+import ast
 import pathlib
-import pkgutil
 import re
 
 import pytest
+from readme_parts import MARK, documented, marks, renewed
 
-import ckd_ref
+from ckd_ref.__main__ import main
+from ckd_ref.config import CHOICES
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-ROWS = re.findall(r"^\| Eq\. \((\d+)\).*? \| `(\S+)` \| `test_eq(\d\d)_\*` in (\S+) \|(?: \[\d+\]\((\S+)\))? \|$", README, re.M)
-
-
-def documented():
-    """Every function and class of the package with its docstring, as `module.name`."""
-    for info in pkgutil.iter_modules(ckd_ref.__path__):
-        if info.name != "__main__":
-            module = importlib.import_module(f"ckd_ref.{info.name}")
-            for name, thing in vars(module).items():
-                owner = getattr(thing, "fun", thing)
-                if getattr(owner, "__module__", None) == module.__name__ and inspect.getdoc(thing):
-                    yield f"{info.name}.{name}", inspect.getdoc(thing)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROWS = re.findall(
+    r"^\| Eq\. \((\d+)\).*? \| `(\S+)` \| `test_eq(\d\d)_\*` in (\S+) \|(?: \[\d+\]\((\S+)\))? \|$",
+    README, re.M,
+)
+TESTS = {
+    node.name
+    for path in (ROOT / "tests").glob("test_*.py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.FunctionDef)
+}
 
 
 def test_map_has_every_equation():
     assert {int(number) for number, *_ in ROWS} == set(range(1, 12))
 
 
-@pytest.mark.parametrize("number, function, tests, file, tutorial", ROWS, ids=[f"{row[0]}-{row[1]}" for row in ROWS])
+@pytest.mark.parametrize("number, function, tests, file, tutorial", ROWS,
+                         ids=[f"{row[0]}-{row[1]}" for row in ROWS])
 def test_row_of_the_map(number, function, tests, file, tutorial):
-    """The function's docstring names the equation, the file has tests of it, the tutorial mentions it."""
-    docs = dict(documented())
-    assert f"({number})" in docs[function] or f"Eq. {number}" in docs[function]
+    """The function's docstring names the equation, the file has tests of it, so has a tutorial."""
+    doc = dict(documented())[function]
+    assert f"({number})" in doc or f"Eq. {number}" in doc, f"{function} must name its equation"
     assert int(tests) == int(number) and f"def test_eq{tests}_" in (ROOT / file).read_text()
     if tutorial:
         assert f"({number})" in (ROOT / tutorial).read_text()
 
 
-def test_deviations_are_collected():
-    section = README.split("## Deviations and assumptions")[1].split("\n## ")[0]
-    listed = re.findall(r"^- `(\S+)`:", section, re.M)
-    owners = [name for name, doc in documented() if re.search(r"(Deviation|Assumption):", doc)]
-    assert sorted(listed) == sorted(owners)
+def test_parts_made_from_the_code_are_up_to_date():
+    """Deviations and architecture; ``python tests/readme_parts.py --write`` renews them."""
+    assert renewed(README) == README, "run python tests/readme_parts.py --write"
+
+
+@pytest.mark.parametrize("kind, where, text, baseline, test", list(marks()),
+                         ids=[f"{where}-{test}" for _, where, _, _, test in marks()])
+def test_every_deviation_has_a_test(kind, where, text, baseline, test):
+    assert text and text[-1] in ".`)" and test in TESTS, f"{where}: no test named {test!r}"
+
+
+def test_marks_are_read_to_their_end():
+    doc = "First.\n\nDeviation: one,\nand more. Baseline: other. Test: `a`.\nAssumption: two.\n\nEnd."
+    assert MARK.findall(doc) == [
+        ("Deviation", "one,\nand more. Baseline: other. Test: `a`."), ("Assumption", "two."),
+    ]
+
+
+def test_options_that_the_readme_names_exist(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    section = README.split("## Commands")[1].split("\n## ")[0]
+    for option in set(re.findall(r"--[a-z][a-z-]+", section)) - {"--help"}:
+        elsewhere = {"--seeds", "--files", "--kills", "--write"}
+        assert option in text or option in elsewhere, f"the README names {option}"
+    for name in CHOICES["distillation"]:
+        assert name in section
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), f"the README links {target}"
