@@ -104,7 +104,7 @@ def difference(result, reference, factors=None):
         index = ", ".join(str(int(i)) for i in place)
         text = (
             f"expected {reference[place]:.6g}, got {result[place]:.6g} at index ({index}), "
-            f"where the difference is largest ({(gap > 0).sum()} of {gap.size} differ)"
+            f"where the difference is largest ({(gap != 0).sum()} of {gap.size} differ)"
         )
     kind = kind_of_error(result.astype(float), reference.astype(float), factors or {})
     return text + (f": {kind}" if kind else "")
