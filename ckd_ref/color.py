@@ -6,8 +6,9 @@ import numpy as np
 def rgb_to_hsv(rgb):
     """Hue, saturation and value of RGB colours (the hexcone model of A. R. Smith, 1978).
 
-    Value is the largest of the three channels, saturation its relative distance from the smallest, hue the
-    position of the colour on the hexagon red - yellow - green - cyan - blue - magenta.
+    Value is the largest of the three channels, saturation its relative distance from the
+    smallest, hue the position of the colour on the hexagon red - yellow - green - cyan - blue -
+    magenta.
 
     Parameters
     ----------
@@ -15,7 +16,8 @@ def rgb_to_hsv(rgb):
 
     Returns
     -------
-    hsv : (..., 3), the same dtype, in [0, 1]; hue in [0, 1). Greys have hue 0, black has saturation 0.
+    hsv : (..., 3), the same dtype, in [0, 1]
+        Hue in [0, 1). Greys have hue 0, black has saturation 0.
 
     Raises
     ------
@@ -26,11 +28,15 @@ def rgb_to_hsv(rgb):
     red, green, blue = np.moveaxis(rgb, -1, 0)
     value = rgb.max(-1)
     chroma = value - rgb.min(-1)
-    c = np.where(chroma > 0, chroma, 1)                        # greys: any divisor, every numerator is 0
-    hue = np.select([chroma == 0, value == red, value == green],
-                    [np.zeros_like(value), (green - blue) / c % 6, (blue - red) / c + 2], (red - green) / c + 4) / 6
+    c = np.where(chroma > 0, chroma, 1)                        # greys: every numerator is 0
+    sextant = np.select(
+        [chroma == 0, value == red, value == green],
+        [np.zeros_like(value), (green - blue) / c % 6, (blue - red) / c + 2],
+        (red - green) / c + 4,
+    )
+    hue = sextant / 6 % 1
     saturation = chroma / np.where(value > 0, value, 1)
-    return np.stack([hue % 1, saturation, value], axis=-1)
+    return np.stack([hue, saturation, value], axis=-1)
 
 
 def value_frames(rgb, T):
@@ -44,10 +50,13 @@ def value_frames(rgb, T):
 
     Returns
     -------
-    frames : (T, B, H, W, 2), the same dtype, in [0, 1]: not brought to the scale of event counts.
+    frames : (T, B, H, W, 2), the same dtype, in [0, 1]
+        Not brought to the scale of event counts.
     """
     if int(T) != T or T < 1:
-        raise ValueError(f"expected T, the number of time steps, to be a whole number >= 1, got {T!r}")
+        raise ValueError(
+            f"expected T, the number of time steps, to be a whole number >= 1, got {T!r}"
+        )
     if np.ndim(rgb) != 4:
         raise ValueError(f"expected a batch of images (B, H, W, 3), got shape {np.shape(rgb)}")
     value = _check_rgb(rgb).max(-1)                            # (B, H, W)
@@ -57,10 +66,15 @@ def value_frames(rgb, T):
 def _check_rgb(rgb):
     rgb = np.asarray(rgb)
     if rgb.ndim < 1 or rgb.shape[-1] != 3 or not np.issubdtype(rgb.dtype, np.floating):
-        raise ValueError(f"expected RGB values (..., 3) as floats in [0, 1], got {rgb.dtype} of shape {rgb.shape}")
+        raise ValueError(
+            "expected RGB values (..., 3) as floats in [0, 1], "
+            f"got {rgb.dtype} of shape {rgb.shape}"
+        )
     bad = ~((rgb >= 0) & (rgb <= 1))                           # true for NaN as well
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"expected RGB values in [0, 1], got {rgb[place]} at index {place}; "
-                         "divide 8-bit images by 255")
+        raise ValueError(
+            f"expected RGB values in [0, 1], got {rgb[place]} at index {place}; "
+            "divide 8-bit images by 255"
+        )
     return rgb

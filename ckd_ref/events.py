@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 EVENT_DTYPE = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8)])
-"""One event of Eq. (4): time `t` in microseconds, column `x`, row `y`, polarity `p` (0 = OFF, 1 = ON)."""
+"""One event of Eq. (4): time `t` in microseconds, column `x`, row `y`, polarity `p` (1 = ON)."""
 
 MAX_TIME_US = 2**52
 """The latest time accepted, some 140 years: sums of times then never overflow 64 bits."""
@@ -19,7 +19,7 @@ BLOCK = 2**15
 
 
 class FormatError(ValueError):
-    """Data that does not keep to its format; the message names the place and what was expected there."""
+    """Data that does not keep to its format; the message names the place and what was expected."""
 
 
 def check_events(events, sensor_size):
@@ -268,7 +268,7 @@ def _corners(H, W, C, size, dtype):
 
 
 def _neighbours(n, size):
-    """The samples before and after each of `size` positions along an axis of n, each with its weight."""
+    """The samples before and after each of `size` positions on an axis of n, with their weights."""
     position = np.linspace(0, n - 1, size) if size > 1 else np.zeros(1)
     before = position.astype(np.intp)
     return (before, 1 - (position - before)), (np.minimum(before + 1, n - 1), position - before)

@@ -94,7 +94,7 @@ defvjp(spike, _spike_vjp, argnums=(0,))
 
 
 def lif_step(u, s, current, tau=0.5):
-    """Eq. (3): ``u[t+1] = tau * u[t] * (1 - s[t]) + I[t+1]``, leak, hard reset to 0 and input current.
+    """Eq. (3): ``u[t+1] = tau * u[t] * (1 - s[t]) + I[t+1]``: leak, hard reset to 0, input.
 
     Deviation: Eq. (1) of the paper leaks without a reset and takes the input of the step before;
     Eq. (3) has the reset and the present input, and is used. Baseline: computes Eq. (3).

@@ -1,4 +1,4 @@
-"""What changes during training, as pure functions of the epoch and batch (Eqs. 8 and 10, learning rate)."""
+"""What changes during training, as functions of epoch and batch (Eqs. 8, 10, learning rate)."""
 
 import math
 
@@ -6,9 +6,10 @@ from scipy.special import expit
 
 
 def replacement_probability(batch, epoch, batches_per_epoch, epochs, power=3):
-    """Eq. (8): ``P = ((b_i + e_c b_l) / N_b) ** 3``, the chance that an event sample replaces a static one.
+    """Eq. (8): ``P = ((b_i + e_c b_l) / N_b) ** 3``, the probability of replacement.
 
-    The share of training done, cubed: about 1/8 halfway, close to 1 at the end but, counted from 0, never 1.
+    The chance that an event sample replaces a static one is the share of training done, cubed:
+    1/8 halfway, close to 1 at the end but, counted from 0, never 1.
 
     Parameters
     ----------
@@ -34,14 +35,16 @@ def replacement_probability(batch, epoch, batches_per_epoch, epochs, power=3):
     299 0.9900
     """
     if batches_per_epoch < 1 or epochs < 1:
-        raise ValueError(f"expected at least one batch and one epoch, got batches_per_epoch={batches_per_epoch}, "
-                         f"epochs={epochs}")
+        raise ValueError(
+            "expected at least one batch and one epoch, "
+            f"got batches_per_epoch={batches_per_epoch}, epochs={epochs}"
+        )
     progress = (batch + epoch * batches_per_epoch) / (batches_per_epoch * epochs)
     return min(max(progress, 0.0), 1.0) ** power
 
 
 def phase_weight(epoch, threshold, slope):
-    """Eq. (10): ``gamma(e) = 1 - 1 / (1 + exp(-k (e - e_th)))``, the weight of the distillation loss.
+    """Eq. (10): ``gamma(e) = 1 - 1 / (1 + exp(-k (e - e_th)))``, the weight of the distillation.
 
     Computed as the logistic function of -k (e - e_th), which is the same and does not overflow.
 
@@ -61,7 +64,9 @@ def phase_weight(epoch, threshold, slope):
     Examples
     --------
     >>> for epoch in (0, 149, 150, 299):
-    ...     print(epoch, f"{phase_weight(epoch, 149.5, 100):.4f}  {phase_weight(epoch, 149.5, 0.01):.4f}")
+    ...     steep = phase_weight(epoch, 149.5, 100)
+    ...     flat = phase_weight(epoch, 149.5, 0.01)
+    ...     print(epoch, f"{steep:.4f}  {flat:.4f}")
     0 1.0000  0.8168
     149 1.0000  0.5012
     150 0.0000  0.4988
@@ -73,8 +78,8 @@ def phase_weight(epoch, threshold, slope):
 def learning_rate(epoch, epochs, peak, warmup_epochs=5, floor=1e-5, warmup_start=1e-6):
     """Learning rate of one epoch: linear warm-up, then half a cosine down to `floor`.
 
-    The recipe of the baseline's framework (BrainCog, [30]). The cosine does not wait for the warm-up: at its
-    end the rate is already a little below the peak.
+    The recipe of the baseline's framework (BrainCog, [30]). The cosine does not wait for the
+    warm-up: at its end the rate is already a little below the peak.
 
     Parameters
     ----------

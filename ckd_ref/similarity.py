@@ -5,27 +5,31 @@ from autograd.extend import defvjp, primitive
 
 
 def linear_cka(X, Y, debiased=False, eps=0.0):
-    """Linear CKA of two feature matrices of the same B samples (Kornblith et al., 2019), inside Eq. (5).
+    """Linear CKA of two feature matrices of the same B samples (Kornblith et al., 2019).
 
-    ``CKA = <K, L>_F / (|K|_F |L|_F + eps)`` with the Gram matrices ``K = X X'`` and ``L = Y Y'`` of centred
-    features. It asks whether the samples lie alike in both feature spaces, not whether the features agree,
-    and stays the same when a feature space is rotated, shifted or scaled.
+    Inside Eq. (5): ``CKA = <K, L>_F / (|K|_F |L|_F + eps)`` with the Gram matrices ``K = X X'``
+    and ``L = Y Y'`` of centred features. It asks whether the samples lie alike in both feature
+    spaces, not whether the features agree, and stays the same when a feature space is rotated,
+    shifted or scaled.
 
     Parameters
     ----------
     X : (..., B, D1) array of floats
     Y : (..., B, D2) array of floats
-        Row i of both belongs to the same pair. Leading axes, such as time, are compared one by one.
+        Row i of both belongs to the same pair. Leading axes, such as time, are compared one by
+        one.
     debiased : bool
-        Leave each sample's similarity with itself out and centre as the U-statistic does; needs B >= 4.
-        Near 0 for independent features, where the biased estimate approaches 1 once D far exceeds B.
+        Leave each sample's similarity with itself out and centre as the U-statistic does; needs
+        B >= 4. Near 0 for independent features, where the biased estimate approaches 1 once D far
+        exceeds B.
     eps : float
         Added to the denominator.
 
     Returns
     -------
-    cka : scalar, or (...), of the features' dtype, in [0, 1] (debiased: at most about 1, may be negative).
-        0 with gradient 0 if all samples have the same features.
+    cka : scalar, or (...), of the features' dtype
+        In [0, 1]; debiased it is at most about 1 and may be negative. 0 with gradient 0 if all
+        samples have the same features.
 
     Raises
     ------
@@ -33,15 +37,20 @@ def linear_cka(X, Y, debiased=False, eps=0.0):
         Shapes that do not match, B < 2, or debiased with B < 4.
     """
     if np.ndim(X) < 2 or np.ndim(Y) < 2 or np.shape(X)[:-1] != np.shape(Y)[:-1]:
-        raise ValueError("expected X (..., B, D1) and Y (..., B, D2) with the same samples, "
-                         f"got shapes {np.shape(X)} and {np.shape(Y)}")
-    least = 4 if debiased else 2
-    if np.shape(X)[-2] < least:
-        raise ValueError(f"expected at least {least} samples{' for the debiased estimate' * debiased}, "
-                         f"got {np.shape(X)[-2]}")
-    K, L = _gram(X), _gram(Y)                                  # (..., B, B)
+        raise ValueError(
+            "expected X (..., B, D1) and Y (..., B, D2) with the same samples, "
+            f"got shapes {np.shape(X)} and {np.shape(Y)}"
+        )
+    B = np.shape(X)[-2]
+    if B < 2:
+        raise ValueError(f"expected at least 2 samples, got {B}")
+    if debiased and B < 4:
+        raise ValueError(f"expected at least 4 samples for the debiased estimate, got {B}")
+    K = _gram(X)                                               # (..., B, B)
+    L = _gram(Y)
     if debiased:
-        K, L = _centre_without_diagonal(K), _centre_without_diagonal(L)
+        K = _centre_without_diagonal(K)
+        L = _centre_without_diagonal(L)
     return _inner(K, L) / (_norm(K) * _norm(L) + eps)
 
 
@@ -56,7 +65,8 @@ def _inner(K, L):
 
 def _norm(K):
     KK = _inner(K, K)
-    return np.sqrt(KK + (KK == 0))                             # the root has no derivative at 0; there <K, L> is 0
+    # The root has no derivative at 0; there <K, L> is 0.
+    return np.sqrt(KK + (KK == 0))
 
 
 @primitive

@@ -1,4 +1,4 @@
-"""Fixtures, and the specification table that ends every run."""
+"""Fixtures, the option --implementation, and the specification table that ends every run."""
 
 import collections
 import importlib
@@ -11,11 +11,16 @@ import sys
 
 import numpy as np
 import pytest
+import subject
+from assertions import relative_error as relative_error  # for `from conftest import`
 
-signal.signal(signal.SIGINT, signal.default_int_handler)       # a background job of a shell and its children ignore it
+# A background job of a shell, and its children, would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "golden.h5"
-SHARED = pathlib.Path(os.environ.get("CKD_REF_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
+SHARED = pathlib.Path(
+    os.environ.get("CKD_REF_SHARED", pathlib.Path(__file__).parents[2] / "shared")
+)
 
 EQUATIONS = {
     1: "membrane potential: leak and input",
@@ -29,7 +34,75 @@ EQUATIONS = {
     9: "knowledge distillation",
     10: "phase weight of the distillation",
     11: "loss of CKD",
+    "TET": "temporal efficient training, and cross-entropy",
+    "Tab. II": "alternatives to Eq. 9",
 }
+
+EQUATION_FILES = (
+    "test_numerics.py", "test_neuron.py", "test_events.py", "test_similarity.py",
+    "test_losses.py", "test_schedules.py",
+)
+"""The tests of the equations, in the order in which one builds on the other."""
+
+
+def equation(test):
+    """The row of the table that a test belongs to, by its name; None for all others."""
+    name = re.match(r"test_(?:eq(\d\d)|(tet|cross_entropy)|(table_2|dkd|dist|luminet))_", test)
+    if name is None:
+        return None
+    return int(name[1]) if name[1] else "TET" if name[2] else "Tab. II"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--implementation", metavar="FILE.py",
+        help="test the equations of this file instead of the package's (write it with the =: "
+        "--implementation=FILE.py); tests/subject.py says what it may define",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "package_only: not a test of other implementations")
+    if config.option.implementation:
+        try:
+            subject.load(config.invocation_params.dir / config.option.implementation)
+        except ValueError as error:
+            raise pytest.UsageError(f"--implementation: {error}") from None
+
+
+def pytest_report_header(config):
+    if config.option.implementation:
+        names = [name for name in subject.NAMES if hasattr(subject.file, name)]
+        return f"implementation under test: {subject.file.__file__}: {', '.join(names)}"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Another implementation is asked about the equations alone."""
+    if config.option.implementation and collection_path.name.startswith("test_"):
+        return collection_path.name not in EQUATION_FILES or None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Equations first, in their order, so that the first failure names the one at fault."""
+    if config.option.implementation:
+        kept = [
+            item for item in items
+            if equation(item.name) and not item.get_closest_marker("package_only")
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+    items.sort(key=place)
+
+
+def place(item):
+    """Sorting key: shared helpers, Eqs. (1) to (4), classification, Eqs. (5) to (11), the rest."""
+    if item.path.name not in EQUATION_FILES:
+        return 100, 0
+    file = EQUATION_FILES.index(item.path.name)
+    if file == 0:
+        return 0, 0
+    row = equation(item.name)
+    return {"TET": 4.5, "Tab. II": 12, None: 99}.get(row, row), file
 
 
 @pytest.fixture
@@ -79,15 +152,8 @@ def golden_keys(group, pattern=""):
         return [name for name in file[group] if re.match(pattern, name)]
 
 
-def relative_error(result, reference):
-    """Largest difference over the reference's largest magnitude; an all-zero reference must be met exactly."""
-    result, reference = np.asarray(result), np.asarray(reference)
-    assert result.shape == reference.shape, f"shape {result.shape}, expected {reference.shape}"
-    return np.max(np.abs(result - reference)) / max(np.max(np.abs(reference)), np.finfo(float).tiny)
-
-
 def peak_memory(use):
-    """By how many bytes a call raises the memory of a process of its own, libraries in C included."""
+    """By how many bytes a call raises the memory of its own process, C libraries included."""
     if sys.platform != "linux":
         pytest.skip("memory of processes is measured on Linux only")
     import resource
@@ -110,17 +176,35 @@ def peak_memory(use):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """One row per equation: how many of the tests named after it passed, failed and were skipped."""
+    """One row per equation: how many of its tests passed, failed and were skipped, and why."""
     if config.option.collectonly:
         return
-    count = collections.Counter()
+    count, first = collections.Counter(), {}
     for outcome, column in (("passed", 0), ("failed", 1), ("error", 1), ("skipped", 2)):
         for report in terminalreporter.stats.get(outcome, ()):
-            name = re.search(r"::test_eq(\d\d)_", report.nodeid)
-            if name and getattr(report, "when", None) in ("setup", "call"):
-                count[int(name[1]), column] += 1
+            test = report.nodeid.split("::", 1)[-1]
+            row = equation(test)
+            if row and getattr(report, "when", None) in ("setup", "call"):
+                count[row, column] += 1
+                if column == 1:
+                    first.setdefault(row, in_words(row, test, report))
     terminalreporter.section("specification")
-    terminalreporter.write_line(f"{'equation':<60}{'passed':>8}{'failed':>8}{'skipped':>8}")
-    for n, title in EQUATIONS.items():
-        row = "".join(f"{count[n, column]:>8}" for column in range(3))
-        terminalreporter.write_line(f"{f'Eq. {n:>2}  {title}':<60}{row}", red=bool(count[n, 1]))
+    heads = "".join(f"{head:>8}" for head in ("passed", "failed", "skipped"))
+    terminalreporter.write_line(f"{'equation':<60}{heads}")
+    for row, title in EQUATIONS.items():
+        name = f"Eq. {row:>2}" if isinstance(row, int) else row
+        numbers = "".join(f"{count[row, column]:>8}" for column in range(3))
+        failed = row in first
+        terminalreporter.write_line(f"{f'{name:<8}{title}':<60}{numbers}", red=failed)
+        if failed:
+            terminalreporter.write_line(f"        {first[row]}", red=True)
+
+
+def in_words(row, test, report):
+    """The first line of a failure; where it is not a sentence about the equation, with its test."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = crash.message if crash else str(report.longrepr)
+    line = message.strip().split("\n")[0].removeprefix("AssertionError: ")
+    if isinstance(row, int) and not line.startswith("Eq. ("):
+        return f"Eq. ({row}), {test}: {line}"
+    return line

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def threshold_crossings(levels, times_us, thresholds, refractory_us):
-    """Events (t, pixel, on) of an event camera's pixels, one pixel and one time step after the other."""
+    """Events (t, pixel, on) of an event camera: one pixel and time step after the other."""
     events = []
     for pixel in range(len(levels[0])):
         reference, threshold, sees_from = levels[0][pixel], thresholds[pixel], 0
@@ -17,7 +17,8 @@ def threshold_crossings(levels, times_us, thresholds, refractory_us):
                 continue
             t = max(sees_from, start)
             level = first + (t - start) / (end - start) * (last - first)
-            if abs(level - reference) <= threshold:             # nothing missed: wait for the crossing
+            # Nothing was missed: wait for the crossing.
+            if abs(level - reference) <= threshold:
                 if abs(last - reference) <= threshold:
                     continue
                 level = reference + threshold if last > reference else reference - threshold
@@ -72,7 +73,7 @@ def lif(current, tau, v_th):
 
 
 def bin_events(rows, T, H, W):
-    """Frames (T, H, W, 2) of events (t, x, y, p): the window of each is searched from the first on."""
+    """Frames (T, H, W, 2) of events (t, x, y, p); each one's window is searched from the first."""
     frames = np.zeros((T, H, W, 2))
     first, duration = rows[0][0], rows[-1][0] - rows[0][0]
     for t, x, y, p in rows:
@@ -114,7 +115,7 @@ def cka_by_features(X, Y):
 
 
 def hsic_unbiased(X, Y):
-    """The U-statistic of HSIC as Song et al. (2012) print it, from Gram matrices without their diagonals."""
+    """The U-statistic of HSIC as Song et al. (2012) print it; Gram matrices without diagonals."""
     n = len(X)
     K, L = X @ X.T, Y @ Y.T
     for i in range(n):
@@ -171,7 +172,8 @@ def batch_norm(x, scale, shift, eps):
         mean = math.fsum(values) / len(values)
         spread = math.fsum((v - mean) ** 2 for v in values)
         std = math.sqrt(spread / len(values) + eps)
-        y[..., c] = np.reshape([scale[c] * (v - mean) / std + shift[c] for v in values], x.shape[:-1])
+        normalised = [scale[c] * (v - mean) / std + shift[c] for v in values]
+        y[..., c] = np.reshape(normalised, x.shape[:-1])
         means.append(mean)
         variances.append(spread / (len(values) - 1))
     return y, np.array(means), np.array(variances)

@@ -3,14 +3,18 @@
 import numpy as np
 import oracles
 import pytest
-from conftest import golden_keys, relative_error
+from assertions import assert_close, assert_dtype, assert_equal, assert_shape
+from conftest import golden_keys
 from scipy.ndimage import map_coordinates
+from subject import EVENT_DTYPE, bin_events, check_events
 
 from ckd_ref import events as module
-from ckd_ref.events import EVENT_DTYPE, MAX_TIME_US, FormatError, bin_events, check_events, resize_frames
+from ckd_ref.events import MAX_TIME_US, FormatError, count_events, resize_frames, window_edges
 
 SENSOR = (7, 5)
 """Rows and columns."""
+
+LOOP = "Eq. (4): frames must be those of a loop over the events"
 
 
 def events_of(rows):
@@ -20,31 +24,42 @@ def events_of(rows):
 def random_events(rng, n, duration):
     events = np.zeros(n, EVENT_DTYPE)
     events["t"] = np.sort(rng.integers(0, duration, n)) + 1000
-    events["x"], events["y"], events["p"] = rng.integers(5, size=n), rng.integers(7, size=n), rng.integers(2, size=n)
+    events["x"] = rng.integers(5, size=n)
+    events["y"] = rng.integers(7, size=n)
+    events["p"] = rng.integers(2, size=n)
     return events
 
 
 def test_eq04_event_has_time_place_and_polarity():
-    assert EVENT_DTYPE.names == ("t", "x", "y", "p")
-    assert [EVENT_DTYPE[name].kind for name in EVENT_DTYPE.names] == ["i", "u", "u", "u"]
+    names = EVENT_DTYPE.names
+    assert names == ("t", "x", "y", "p"), f"Eq. (4): an event is (t, x, y, p), got {names}"
+    kinds = [EVENT_DTYPE[name].kind for name in names]
+    assert kinds == ["i", "u", "u", "u"], f"Eq. (4): t is signed, x, y, p unsigned, got {kinds}"
     events = events_of([(3, 4, 6, 1)])
-    assert check_events(events, SENSOR) is events
+    same = check_events(events, SENSOR) is events
+    assert same, "Eq. (4): check_events must return the recording itself"
 
 
 def counts_every_event_once(bin_events):
-    """Two windows of [10, 30]: 10 and 19 in the first, 20 and, as the last is closed, 30 in the second."""
+    """Two windows of [10, 30]: 10 and 19 in the first, 20 and, as the last is closed, 30."""
     events = events_of([(10, 4, 6, 1), (19, 4, 6, 1), (20, 4, 6, 0), (30, 1, 2, 0)])
     frames = bin_events(events, 2, SENSOR)
     expected = np.zeros((2, *SENSOR, 2))
-    expected[0, 6, 4, 1], expected[1, 6, 4, 0], expected[1, 2, 1, 0] = 2, 1, 1
-    assert (frames == expected).all()
+    expected[0, 6, 4, 1] = 2
+    expected[1, 6, 4, 0] = expected[1, 2, 1, 0] = 1
+    what = "Eq. (4): all 4 events must be counted, the last one included"
+    assert_equal(frames.sum(), 4, what)
+    what = "Eq. (4): each event counts in [its window, its row y, its column x, its polarity]"
+    assert_equal(frames, expected, what)
 
 
-def test_eq04_frames_by_hand():
+def test_eq04_value_by_hand():
     counts_every_event_once(bin_events)
 
 
-def wrong_binning(lose_last=False, swap_axes=False, flip_polarity=False, binary=False, side="right"):
+def wrong_binning(
+    lose_last=False, swap_axes=False, flip_polarity=False, binary=False, side="right"
+):
     def bin_wrongly(events, T, sensor_size):
         H, W = sensor_size
         edges = np.linspace(events["t"][0], events["t"][-1], T + 1)[1:-1]
@@ -52,16 +67,20 @@ def wrong_binning(lose_last=False, swap_axes=False, flip_polarity=False, binary=
         for event in events[:-1] if lose_last else events:
             k = np.searchsorted(edges, event["t"], side)
             x, y = (event["y"], event["x"]) if swap_axes else (event["x"], event["y"])
-            frames[k, y % H, x % W, 1 - event["p"] if flip_polarity else event["p"]] += 1
+            p = 1 - event["p"] if flip_polarity else event["p"]
+            frames[k, y % H, x % W, p] += 1
         return np.minimum(frames, 1) if binary else frames
+
     return bin_wrongly
 
 
-@pytest.mark.parametrize("wrong", [dict(lose_last=True), dict(swap_axes=True), dict(flip_polarity=True),
-                                   dict(binary=True), dict(side="left")],
-                         ids=["last event lost", "x and y swapped", "polarity flipped", "not counted", "edge"])
+@pytest.mark.package_only
+@pytest.mark.parametrize("wrong", [
+    dict(lose_last=True), dict(swap_axes=True), dict(flip_polarity=True), dict(binary=True),
+    dict(side="left"),
+], ids=["last event lost", "x and y swapped", "polarity flipped", "not counted", "edge"])
 def test_eq04_wrong_binning_is_caught(wrong):
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"Eq\. \(4\): .*expected .*, got "):
         counts_every_event_once(wrong_binning(**wrong))
     counts_every_event_once(wrong_binning())
 
@@ -70,23 +89,41 @@ def test_eq04_wrong_binning_is_caught(wrong):
 def test_eq04_frames_equal_the_loop_over_events(rng, T):
     for n, duration in ((400, 3000), (30, 7), (5, 1), (2, 10**6)):
         events = random_events(rng, n, duration)
-        assert (bin_events(events, T, SENSOR) == oracles.bin_events(events.tolist(), T, *SENSOR)).all()
+        expected = oracles.bin_events(events.tolist(), T, *SENSOR)
+        assert_equal(bin_events(events, T, SENSOR), expected, LOOP)
 
 
-@pytest.mark.parametrize("rows", [[(5, 0, 0, 1)], [(5, 0, 0, 1)] * 4, [(0, 1, 1, 0), (MAX_TIME_US, 1, 1, 1)]],
-                         ids=["single event", "equal times", "longest duration"])
+@pytest.mark.parametrize("rows", [
+    [(5, 0, 0, 1)],
+    [(5, 0, 0, 1)] * 4,
+    [(0, 1, 1, 0), (MAX_TIME_US, 1, 1, 1)],
+], ids=["single event", "equal times", "longest duration"])
 def test_eq04_no_event_is_lost(rows):
     for T in (1, 3, 10):
         frames = bin_events(events_of(rows), T, SENSOR)
-        assert frames.sum() == len(rows) and frames.shape == (T, *SENSOR, 2)
+        assert_shape(frames, (T, *SENSOR, 2), "Eq. (4): frames are (T, H, W, 2)")
+        what = f"Eq. (4): the counts of {T} frames must add up to the number of events"
+        assert_equal(frames.sum(), len(rows), what)
 
 
+def test_eq04_counts_are_not_normalised(rng):
+    """A pixel that fires n times in a window counts n, however many others fire."""
+    for n in (1, 3, 300):
+        rows = [(k, 2, 3, 1) for k in range(n)] + [(n, 0, 0, 0)]
+        frames = bin_events(events_of(rows), 1, SENSOR)
+        what = f"Eq. (4): {n} events of a pixel must count {n}, neither normalised nor clipped"
+        assert_equal(frames[0, 3, 2, 1], n, what)
+        assert_equal(frames.sum(), n + 1, what)
+
+
+@pytest.mark.package_only
 @pytest.mark.parametrize("block", [1, 3, 100])
 def test_eq04_frames_do_not_depend_on_the_blocks(rng, monkeypatch, block):
     monkeypatch.setattr(module, "BLOCK", block)
     events = random_events(rng, 301, 40)
     for T in (1, 4, 50):
-        assert (bin_events(events, T, SENSOR) == oracles.bin_events(events.tolist(), T, *SENSOR)).all()
+        expected = oracles.bin_events(events.tolist(), T, *SENSOR)
+        assert_equal(bin_events(events, T, SENSOR), expected, f"{LOOP}, in blocks of {block}")
 
 
 @pytest.mark.parametrize("sensor_size", [(1, 32_767), (128, 256), (257, 255), (300, 65_536)])
@@ -95,51 +132,63 @@ def test_eq04_every_corner_of_a_large_sensor_has_its_own_place(sensor_size):
     H, W = sensor_size
     corners = sorted({(0, x, y, p) for x in (0, W - 1) for y in (0, H - 1) for p in (0, 1)})
     frames = bin_events(events_of(corners), 1, sensor_size)
-    assert frames.sum() == len(corners) and all(frames[0, y, x, p] == 1 for _, x, y, p in corners)
+    what = f"Eq. (4): each corner of a sensor of {H} x {W} has its own place"
+    assert_equal([frames[0, y, x, p] for _, x, y, p in corners], [1] * len(corners), what)
+    assert_equal(frames.sum(), len(corners), what)
 
 
 def test_eq04_windows_are_exact_at_the_longest_duration():
     """In floating point, or in 64 bits, T times the duration would be rounded or overflow."""
     T, step = 10_007, MAX_TIME_US // 10_007
-    t = sorted({MAX_TIME_US, *(k * MAX_TIME_US // T + d for k in (0, 1, 5000, 10_006) for d in (0, 1, step // 2))})
+    starts = [k * MAX_TIME_US // T for k in (0, 1, 5000, 10_006)]
+    t = sorted({MAX_TIME_US, *(start + d for start in starts for d in (0, 1, step // 2))})
     frames = bin_events(events_of([(i, 0, 0, 1) for i in t]), T, (1, 1))[:, 0, 0, 1]
-    assert frames.tolist() == np.bincount([min(T * i // MAX_TIME_US, T - 1) for i in t], minlength=T).tolist()
+    expected = np.bincount([min(T * i // MAX_TIME_US, T - 1) for i in t], minlength=T)
+    assert_equal(frames, expected, "Eq. (4): windows must be exact at the longest duration")
 
 
+@pytest.mark.package_only
 def test_eq04_a_count_that_float32_cannot_hold_is_an_error(monkeypatch):
     monkeypatch.setattr(module, "MAX_COUNT", 4)
-    assert bin_events(events_of([(1, 0, 0, 0)] * 3 + [(2, 1, 0, 0)] * 3), 1, SENSOR).max() == 3
+    three_each = events_of([(1, 0, 0, 0)] * 3 + [(2, 1, 0, 0)] * 3)
+    assert_equal(bin_events(three_each, 1, SENSOR).max(), 3, "Eq. (4): counts below the limit")
     with pytest.raises(ValueError, match="at most 3 events of a pixel in one frame"):
         bin_events(events_of([(1, 0, 0, 0)] * 5), 1, SENSOR)
-    assert np.float32(2**24) + np.float32(1) == 2**24 > np.float32(2**24 - 1)
+    limit = np.float32(2**24)
+    assert limit + np.float32(1) == limit, "float32 counts beyond 2^24?"
+    assert np.float32(2**24 - 1) < limit, "float32 cannot count to 2^24?"
 
 
 def read_golden_events(case):
     events = np.zeros(len(case["t"]), EVENT_DTYPE)
     for name in EVENT_DTYPE.names:
         events[name] = case[name][:]
-    if case.attrs["sensor_size"] == "None":                    # the original then takes the largest coordinates
+    if case.attrs["sensor_size"] == "None":
+        # The original then takes the largest coordinates.
         return events, (int(events["y"].max()) + 1, int(events["x"].max()) + 1)
-    return events, SENSOR[::-1]                                # written (W, H, P) there: 5 rows, 7 columns
+    return events, SENSOR[::-1]                                # written (W, H, P) there: 5 rows
 
 
 @pytest.mark.parametrize("rule, name", [("tonic", "tonic_pip"), ("braincog", "tonic_fork")])
 @pytest.mark.parametrize("key", golden_keys("toframe"))
-def test_eq04_golden_frames(golden, key, rule, name):
+def test_eq04_golden_rules_of_tonic(golden, key, rule, name):
     """Both rules to the event, with what they drop."""
     case = golden["toframe"][key]
     events, sensor_size = read_golden_events(case)
     frames = bin_events(events, int(case.attrs["n_time_bins"]), sensor_size, rule=rule)
-    assert (frames.transpose(0, 3, 1, 2) == case[name][:]).all()
-    assert frames.sum() == case[name].attrs["events_kept"]
+    what = f"Eq. (4): with the rule {rule} frames are those of the original, {name}"
+    assert_equal(frames.transpose(0, 3, 1, 2), case[name][:], what)
+    what = f"Eq. (4): the rule {rule} keeps as many events as the original"
+    assert_equal(frames.sum(), case[name].attrs["events_kept"], what)
 
 
 @pytest.mark.parametrize("key", golden_keys("toframe"))
 def test_eq04_conserving_rule_keeps_all_golden_events(golden, key):
     events, sensor_size = read_golden_events(golden["toframe"][key])
     frames = bin_events(events, int(golden["toframe"][key].attrs["n_time_bins"]), sensor_size)
-    assert frames.sum() == len(events)
-    assert (frames == oracles.bin_events(events.tolist(), len(frames), *sensor_size)).all()
+    what = "Eq. (4): the conserving rule must count every event"
+    assert_equal(frames.sum(), len(events), what)
+    assert_equal(frames, oracles.bin_events(events.tolist(), len(frames), *sensor_size), LOOP)
 
 
 def test_eq04_window_selects_and_places(rng):
@@ -147,31 +196,106 @@ def test_eq04_window_selects_and_places(rng):
     first, last = 2000, 2999
     inside = events[(events["t"] >= first) & (events["t"] <= last)]
     frames = bin_events(events, 4, SENSOR, window=(first, last))
-    assert frames.sum() == len(inside)
+    what = "Eq. (4): a window keeps the events from its first to its last time"
+    assert_equal(frames.sum(), len(inside), what)
     bounds = np.r_[first + 999 * np.arange(4) / 4, last + 1]
-    assert frames.sum((1, 2, 3)).tolist() == np.histogram(inside["t"], bounds)[0].tolist()
-    assert not bin_events(events, 4, SENSOR, window=(10**6, 10**7)).any()
+    what = "Eq. (4): the frames divide the window evenly"
+    assert_equal(frames.sum((1, 2, 3)), np.histogram(inside["t"], bounds)[0], what)
+    beyond = bin_events(events, 4, SENSOR, window=(10**6, 10**7))
+    assert_equal(beyond.sum(), 0, "Eq. (4): a window after the recording is empty")
     whole = int(events["t"][0]), int(events["t"][-1])
-    assert (bin_events(events, 4, SENSOR, window=whole) == bin_events(events, 4, SENSOR)).all()
+    what = "Eq. (4): the window of the whole recording is the default"
+    windowed = bin_events(events, 4, SENSOR, window=whole)
+    assert_equal(windowed, bin_events(events, 4, SENSOR), what)
 
 
 def test_eq04_frames_ignore_a_shift_in_time(rng):
     events = random_events(rng, 200, 3000)
     later = events.copy()
     later["t"] += 123_456_789
-    assert (bin_events(events, 7, SENSOR) == bin_events(later, 7, SENSOR)).all()
+    what = "Eq. (4): frames must not depend on when the recording begins"
+    assert_equal(bin_events(later, 7, SENSOR), bin_events(events, 7, SENSOR), what)
 
 
 def test_eq04_frames_are_float32_and_events_untouched(rng):
     events = random_events(rng, 20, 300)
     before = events.copy()
-    assert bin_events(events, 3, SENSOR).dtype == np.float32
-    assert (events == before).all()
+    assert_dtype(bin_events(events, 3, SENSOR), np.float32, "Eq. (4): frames are float32")
+    assert (events == before).all(), "Eq. (4): bin_events must not change the events"
+
+
+# The parts of bin_events
+
+@pytest.mark.package_only
+def test_eq04_edges_by_hand():
+    """A window begins at the first whole microsecond that is not before its exact time."""
+    t = np.array([10, 19, 20, 30])
+    what = "Eq. (4): the edges of {} between 10 and 30"
+    assert_equal(window_edges(t, 1), [10, 31], what.format("1 window"))
+    assert_equal(window_edges(t, 2), [10, 20, 31], what.format("2 windows"))
+    assert_equal(window_edges(t, 3), [10, 17, 24, 31], what.format("3 windows"))
+    assert_equal(window_edges(t, 2, window=(0, 5)), [0, 3, 6], "Eq. (4): edges of [0, 5]")
+    assert_equal(window_edges(t, 3, rule="tonic"), [10, 16, 22, 28], what.format("tonic's 3"))
+    assert_equal(window_edges(t, 3, rule="braincog"), [10, 20, 30, 40], what.format("its fork's"))
+    what = "Eq. (4): equal times: all events belong to the first of the windows"
+    assert_equal(window_edges(np.array([5, 5]), 3), [5, 6, 6, 6], what)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("T", [1, 2, 7, 300])
+def test_eq04_edges_put_each_event_into_exactly_one_window(rng, T):
+    for duration in (1, 6, 299, 10**6, MAX_TIME_US - 1000):
+        t = np.sort(rng.integers(0, duration, 200)) + 1000
+        edges = window_edges(t, T)
+        assert len(edges) == T + 1, f"Eq. (4): expected {T + 1} edges, got {len(edges)}"
+        ascending = all(a <= b for a, b in zip(edges, edges[1:]))
+        assert ascending, f"Eq. (4): expected edges that do not decrease, got {edges}"
+        for time in t.tolist():
+            holding = sum(a <= time < b for a, b in zip(edges, edges[1:]))
+            assert holding == 1, f"Eq. (4): the event at {time} is in {holding} windows, not 1"
+
+
+@pytest.mark.package_only
+def test_eq04_events_on_an_edge_belong_to_the_later_window():
+    events = events_of([(0, 0, 0, 0), (3, 1, 0, 0), (4, 2, 0, 0), (9, 3, 0, 0)])
+    frames = count_events(events, [0, 3, 4, 9], SENSOR)[:, 0, :, 0]
+    expected = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]]
+    what = "Eq. (4): edges [0, 3, 4, 9]: the event at 9 is outside"
+    assert_equal(frames, expected, what)
+    what = "Eq. (4): a window between equal edges is empty"
+    assert_equal(count_events(events, [0, 3, 3, 10], SENSOR).sum((1, 2, 3)), [1, 0, 3], what)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("rule, window", [
+    ("conserving", None), ("conserving", (1005, 1021)), ("tonic", None), ("braincog", None)])
+def test_eq04_frames_are_checked_events_counted_between_edges(rng, rule, window):
+    events = random_events(rng, 301, 40)
+    edges = window_edges(check_events(events, SENSOR)["t"], 4, window, rule)
+    what = "Eq. (4): bin_events is check_events, window_edges and count_events"
+    frames = bin_events(events, 4, SENSOR, window, rule)
+    assert_equal(frames, count_events(events, edges, SENSOR), what)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 16, 17, 25])
+def test_eq04_blocks_count_each_event_once(monkeypatch, n):
+    """Blocks of 8 events that end before, at and after the edges of windows."""
+    monkeypatch.setattr(module, "BLOCK", 8)
+    events = events_of([(k, k % 5, k // 5, k % 2) for k in range(n)])
+    for edges in ([0, n], [0, n // 2, n], [0, 8, max(n, 8)], [0, 1, n], list(range(n + 1))):
+        what = f"Eq. (4): {n} events, blocks of 8, edges {edges}"
+        frames = count_events(events, edges, SENSOR)
+        inside = [sum(a <= k < b for k in range(n)) for a, b in zip(edges, edges[1:])]
+        assert_equal(frames.sum((1, 2, 3)), inside, what)
+        assert_equal(frames.sum(), n, what)
+        assert frames.max() == 1, f"{what}: an event was counted twice"
 
 
 GOOD = [(1, 0, 0, 0), (2, 4, 6, 1), (3, 2, 2, 1)]
 
 
+@pytest.mark.package_only
 @pytest.mark.parametrize("rows, message", [
     (GOOD[:1] + [(2, 5, 0, 0)], r"event 1 of 2: x = 5, expected a column in 0 \.\.\. 4"),
     (GOOD[:2] + [(2, 0, 7, 0)], r"event 2 of 3: y = 7, expected a row in 0 \.\.\. 6"),
@@ -190,7 +314,9 @@ def test_eq04_bad_events_are_refused_by_number(rows, message, block, monkeypatch
             use(events_of(rows))
 
 
-@pytest.mark.parametrize("events", [np.zeros((3, 4)), [(1, 0, 0, 0)], None, np.zeros((2, 2), EVENT_DTYPE)])
+@pytest.mark.package_only
+@pytest.mark.parametrize("events", [
+    np.zeros((3, 4)), [(1, 0, 0, 0)], None, np.zeros((2, 2), EVENT_DTYPE)])
 def test_eq04_other_arrays_are_refused(events):
     with pytest.raises(FormatError, match="array of EVENT_DTYPE"):
         check_events(events, SENSOR)
@@ -218,7 +344,8 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_resize_golden(golden, key):
     case = golden["resize"][key]
     resized = resize_frames(case["x"][:].transpose(0, 2, 3, 1), case["y"].shape[-1])
-    assert relative_error(resized.transpose(0, 3, 1, 2), case["y"][:]) < 1e-9
+    what = "resize_frames: frames are those of torch's bilinear interpolation, corners aligned"
+    assert_close(resized.transpose(0, 3, 1, 2), case["y"][:], 1e-9, what)
 
 
 @pytest.mark.parametrize("size", [1, 4, 9, 17])
@@ -230,38 +357,46 @@ def test_resize_equals_scipys_interpolation(rng, size):
     for index in np.ndindex(2, 3):
         for c in (0, 1):
             reference = map_coordinates(frames[index][..., c], grid, order=1)
-            assert relative_error(resized[index][..., c], reference) < 1e-12
+            what = f"resize_frames: plane {index}, channel {c}, equals scipy's interpolation"
+            assert_close(resized[index][..., c], reference, 1e-12, what)
 
 
 def test_resize_does_not_depend_on_the_blocks(rng, monkeypatch):
     frames = rng.random((7, 6, 5, 2))
     whole = resize_frames(frames, 4)
     monkeypatch.setattr(module, "BLOCK", 2 * 4 * 4 * 2)
-    assert (resize_frames(frames, 4) == whole).all()
+    assert_equal(resize_frames(frames, 4), whole, "resize_frames: two frames at a time, or all")
 
 
 def test_resize_leaves_its_input_alone_and_takes_any_memory_order(rng):
     frames = rng.random((3, 2, 6, 5))
     before = frames.copy()
     turned = frames.transpose(0, 2, 3, 1)
-    assert (resize_frames(turned, 4) == resize_frames(np.ascontiguousarray(turned), 4)).all()
-    assert (frames == before).all()
+    straight = resize_frames(np.ascontiguousarray(turned), 4)
+    assert_equal(resize_frames(turned, 4), straight, "resize_frames: any order in memory")
+    assert_equal(frames, before, "resize_frames must not change its input")
 
 
 def test_resize_limits(rng):
     frames = rng.random((2, 8, 8, 2))
-    assert relative_error(resize_frames(frames, 8), frames) < 1e-12
-    assert relative_error(resize_frames(np.ones((5, 9, 1)), 12), np.ones((12, 12, 1))) < 1e-12
+    assert_close(resize_frames(frames, 8), frames, 1e-12, "resize_frames to the same size")
+    what = "resize_frames of a constant picture"
+    assert_close(resize_frames(np.ones((5, 9, 1)), 12), np.ones((12, 12, 1)), 1e-12, what)
     corners = resize_frames(frames, 5)[:, ::4, ::4]
-    assert relative_error(corners, frames[:, ::7, ::7]) < 1e-12
+    assert_close(corners, frames[:, ::7, ::7], 1e-12, "resize_frames: corners are aligned")
 
 
 def test_resize_float32_stays_float32(rng):
-    assert resize_frames(rng.random((2, 8, 8, 2)).astype(np.float32), 5).dtype == np.float32
+    resized = resize_frames(rng.random((2, 8, 8, 2)).astype(np.float32), 5)
+    assert_dtype(resized, np.float32, "resize_frames: float32 must stay float32")
 
 
-@pytest.mark.parametrize("shape, size, message", [((8, 8, 2), 0, "pixels >= 1"), ((8, 8, 2), 2.5, "whole number"),
-                                                  ((8, 8), 4, r"got \(8, 8\)"), ((3, 0, 8, 2), 4, "none of them 0")])
+@pytest.mark.parametrize("shape, size, message", [
+    ((8, 8, 2), 0, "pixels >= 1"),
+    ((8, 8, 2), 2.5, "whole number"),
+    ((8, 8), 4, r"got \(8, 8\)"),
+    ((3, 0, 8, 2), 4, "none of them 0"),
+])
 def test_resize_refuses_bad_input(shape, size, message):
     with pytest.raises(ValueError, match=message):
         resize_frames(np.zeros(shape), size)
