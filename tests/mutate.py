@@ -129,9 +129,18 @@ def summary(lines):
     imports = sum("::" not in line.get("test", "::") for line in lines)
     print(f"killed when the tests were imported: {imports}")
     for line in sorted(lines, key=place):
-        if line["outcome"] in ("survived", "error"):
-            print(f"\n{line['outcome']}: {line['file']}:{line['line']} {line['kind']}")
-            print(f"    - {line['before']}\n    + {line['after']}")
+        where = f"{line['file']}:{line['line']}: {line['kind']}"
+        if not line.get("equation_matches", True):
+            print(f"\n{where}: another equation's test fails, {line['test']}")
+        elif line["outcome"] in ("survived", "error"):
+            print(f"\n{where}: {line['outcome']} {line.get('message', '')}")
+        else:
+            continue
+        print(f"    {source_line(line)}\n    {line['before']}  ->  {line['after']}")
+
+
+def source_line(line):
+    return (ROOT / line["file"]).read_text(encoding="utf-8").splitlines()[line["line"] - 1].strip()
 
 
 def main():
