@@ -136,7 +136,8 @@ def summary(lines):
             print(f"\n{where}: {line['outcome']} {line.get('message', '')}")
         else:
             continue
-        print(f"    {source_line(line)}\n    {line['before']}  ->  {line['after']}")
+        before, after = (" ".join(line[key].split()) for key in ("before", "after"))
+        print(f"    {source_line(line)}\n    {before}  ->  {after}")
 
 
 def source_line(line):
