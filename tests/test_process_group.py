@@ -14,7 +14,7 @@ from ckd_ref.run import parallel
 from ckd_ref.run.process_group import SINGLE, ProcessGroup
 from ckd_ref.training import TrainState
 
-B = 6
+B = 8
 CLASSES = 4
 STEPS = 2
 
@@ -56,7 +56,7 @@ def plain(config):
     rows = [
         training.train_step(net, run, batch, config, 1e-2, 0.5, step + 1) for step in range(STEPS)
     ]
-    return run, rows, training.classify(net, run, batch.events, batch=2)
+    return run, rows, training.classify(net, run, batch.events, batch=3)
 
 
 def by(group, config):
@@ -66,7 +66,7 @@ def by(group, config):
         parallel.train_step(group, net, run, batch, config, 1e-2, 0.5, step + 1)
         for step in range(STEPS)
     ]
-    return run, rows, parallel.classify(group, net, run, batch.events, batch=2)
+    return run, rows, parallel.classify(group, net, run, batch.events, batch=3)
 
 
 def arrays(run):
@@ -100,6 +100,7 @@ OPTIONS = [
     for per_step in (False, True)
 ]
 OPTIONS += [
+    dict(method="snn", width=0.25),
     dict(method="ckd", width=0.25),
     dict(method="ckd", width=0.25, network="full", per_step=True),
     dict(method="transfer", width=1.0),                        # Winograd in every layer but one
