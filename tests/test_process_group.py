@@ -90,7 +90,7 @@ def assert_bit_identical(result, reference):
     assert np.array_equal(classes, expected_classes), "other classes are predicted"
 
 
-SMALL = dict(T=2, size=16, width=0.125)
+SMALL = dict(T=2, size=16, width=0.0625)
 
 OPTIONS = [
     dict(method=method, network=network, reading=reading, per_step=per_step)
