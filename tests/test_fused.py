@@ -9,6 +9,7 @@ import pytest
 from autograd import grad
 from conftest import relative_error
 
+from ckd_ref import models
 from ckd_ref.models import STAGES, VGGSNN, layer
 from ckd_ref.neuron import Neuron, reset_grad
 from ckd_ref.nn import batch_norm, blocks, conv, conv2d, fused, fused_layer
@@ -194,6 +195,24 @@ NETWORKS = {
         3, T=3, stages=((3, 4), (4,)), size=10, neuron=NEURONS["all of these"]
     ),
 }
+
+
+@pytest.mark.parametrize("chosen, other", [("fused_layer", "layer"), ("layer", "fused_layer")])
+def test_the_flag_chooses_the_form(rng, monkeypatch, chosen, other):
+    """Else the network would be compared with itself; features are made in the last layer only."""
+    compute = getattr(models, chosen)
+    asked = []
+
+    def recorded(*arguments, features):
+        asked.append(features)
+        return compute(*arguments, features)
+
+    monkeypatch.setattr(models, chosen, recorded)
+    monkeypatch.setattr(models, other, None)
+    net = VGGSNN(3, T=2, stages=((3, 4), (4,)), size=8, fused=chosen == "fused_layer")
+    params, _ = net.init(rng)
+    net.apply(params, onp.zeros((2, 2, 8, 8, 2), onp.float32), "event")
+    assert asked == [False, False, True], "expected three layers, features of the last one"
 
 
 def state_of(statistics):

@@ -14,7 +14,7 @@ from ckd_ref.run import parallel
 from ckd_ref.run.process_group import SINGLE, ProcessGroup
 from ckd_ref.training import TrainState
 
-B = 6
+B = 8
 CLASSES = 4
 STEPS = 2
 
@@ -56,7 +56,7 @@ def plain(config):
     rows = [
         training.train_step(net, run, batch, config, 1e-2, 0.5, step + 1) for step in range(STEPS)
     ]
-    return run, rows, training.classify(net, run, batch.events, batch=2)
+    return run, rows, training.classify(net, run, batch.events, batch=3)
 
 
 def by(group, config):
@@ -66,7 +66,7 @@ def by(group, config):
         parallel.train_step(group, net, run, batch, config, 1e-2, 0.5, step + 1)
         for step in range(STEPS)
     ]
-    return run, rows, parallel.classify(group, net, run, batch.events, batch=2)
+    return run, rows, parallel.classify(group, net, run, batch.events, batch=3)
 
 
 def arrays(run):
@@ -90,7 +90,7 @@ def assert_bit_identical(result, reference):
     assert np.array_equal(classes, expected_classes), "other classes are predicted"
 
 
-SMALL = dict(T=2, size=16, width=0.125)
+SMALL = dict(T=2, size=16, width=0.0625)
 
 OPTIONS = [
     dict(method=method, network=network, reading=reading, per_step=per_step)
@@ -100,6 +100,7 @@ OPTIONS = [
     for per_step in (False, True)
 ]
 OPTIONS += [
+    dict(method="snn", width=0.25),
     dict(method="ckd", width=0.25),
     dict(method="ckd", width=0.25, network="full", per_step=True),
     dict(method="transfer", width=1.0),                        # Winograd in every layer but one
