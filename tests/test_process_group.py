@@ -216,3 +216,15 @@ def test_the_other_processes_end_with_the_block():
     helper = helpers.pop()
     helper.join(5)
     assert not helper.is_alive(), "the helper outlives its block"
+
+
+def _fail(group):
+    if group.rank:
+        raise ValueError("no such class: 7")
+    return group.all_gather(0)
+
+
+def test_an_exception_of_a_helper_is_raised_as_it_is():
+    with ProcessGroup(2) as group:
+        with pytest.raises(ValueError, match="no such class: 7"):
+            group.call(_fail, [(), ()])

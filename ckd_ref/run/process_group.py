@@ -32,6 +32,7 @@ class ProcessGroup:
         self.size = size
         self.rank = rank
         self._pipes = list(pipes)
+        self._helpers = []
 
     def __enter__(self):
         # A spawned process would run the user's script again; on macOS a forked one is unsafe
@@ -46,11 +47,14 @@ class ProcessGroup:
             helper.start()
             theirs.close()
             self._pipes.append(pipe)
+            self._helpers.append(helper)
         return self
 
     def __exit__(self, *_):
         while self._pipes:
             self._pipes.pop().close()                          # which ends the helper
+        while self._helpers:
+            self._helpers.pop().join(1)
 
     def call(self, function, parts):
         """``[function(member, *part)]`` for each member and its part, computed in parallel."""
@@ -73,8 +77,12 @@ SINGLE = ProcessGroup()
 
 
 def _alive(send_or_receive, *message):
+    """Talk to a helper; raise what it raised, or ChildProcessError if it is gone."""
     try:
-        return send_or_receive(*message)
+        answer = send_or_receive(*message)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise ChildProcessError(
             "a helper process was killed, perhaps for want of memory; what is saved is complete: "
@@ -100,6 +108,16 @@ def prepare_process():
         mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
+def _outcome(function, member, part):
+    """What the function returns, or the exception that it raises."""
+    try:
+        return function(member, *part)
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
+        raise
+    except Exception as error:
+        return error
+
+
 def _serve(pipe, size, rank, inherited):
     for other in inherited:                # else the end of the first process would go unnoticed
         other.close()
@@ -109,6 +127,6 @@ def _serve(pipe, size, rank, inherited):
     try:
         while True:
             function, part = pipe.recv()
-            pipe.send(function(member, *part))
+            pipe.send(_outcome(function, member, part))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
         pass
