@@ -250,30 +250,25 @@ def test_eq06_golden_first_sum(golden, key):
 
 
 def test_eq06_golden_both_sums(golden):
-    """With its second sum, mean(1 - sigmoid(theta)) L_cls-e, it is ``da`` of reading "paper"."""
+    """With its second sum, mean(1 - sigmoid(theta)) L_cls-e."""
     inputs, labels = baseline_inputs(golden)
     case = golden["baseline_loss/paper_eq6"]
 
-    def alignment(s, d, static, event, theta, reading="paper"):
-        """L_DA: the total for alpha = 0 less the L_cls-e that stands by itself."""
-        total, parts = ckd_loss(
-            static, event, s, d, labels, theta, alpha=0.0, target=0.5, reading=reading)
-        return total - tet_loss(event, labels, target=0.5), parts
+    def alignment(s, d, static, event, theta):
+        cls_e = tet_loss(event, labels, target=0.5)
+        return domain_alignment_loss(s, d, theta, cls_e=cls_e) + 0 * np.sum(static)
 
-    value, parts = alignment(*inputs)
     what = "Eq. (6): L_DA with both sums, made of the baseline's parts"
-    assert_close(value, case["L_DA"][0], 1e-9, what)
-    for name, key in (("da", "L_DA"), ("cls_e", "L_cls_e"), ("cls_s", "L_cls_s")):
-        expected = case[key][()].item()
-        assert_approx(parts[name], expected, f"{what}: the part {name}", rel=1e-9)
-    slopes = gradients(lambda *a: alignment(*a)[0], *inputs)
+    assert_close(alignment(*inputs), case["L_DA"][0], 1e-9, what)
+    assert_both_sums_gradients(case, gradients(alignment, *inputs), what)
+
+
+def assert_both_sums_gradients(case, slopes, what):
     for name, slope in zip(("feat_static", "feat_dvs", None, "logits_dvs", "theta"), slopes):
         if name:
             expected = case[f"grad_{name}"][:]
             assert_close(slope, expected, 1e-9, f"{what}: the gradient for {name}")
     assert not slopes[2].any(), f"{what}: the static logits have no part in it"
-    what = "Eq. (6): the reading \"baseline\" has no second sum in L_DA"
-    assert_differs(alignment(*inputs, reading="baseline")[0], case["L_DA"][0], what)
 
 
 def test_eq06_gradient(features, rng):
@@ -308,6 +303,28 @@ def test_eq07_value_by_hand():
     total, _ = ckd_loss(*arguments, **options, reading="paper")
     what = "Eq. (7): paper: L = 2 ln 2 (alpha L_cls-s) + 1/2 (3/4 + ln 2 / 4) (beta L_DA) + ln 2"
     assert_approx(total, 2 * ln2 + 0.5 * (3 / 4 + ln2 / 4) + ln2, what)
+
+
+def test_eq07_golden_alignment_with_both_sums(golden):
+    """L_DA of the reading "paper": the total for alpha = 0 less L_cls-e, which stands by itself."""
+    inputs, labels = baseline_inputs(golden)
+    case = golden["baseline_loss/paper_eq6"]
+
+    def alignment(s, d, static, event, theta, reading="paper"):
+        total, parts = ckd_loss(
+            static, event, s, d, labels, theta, alpha=0.0, target=0.5, reading=reading)
+        return total - tet_loss(event, labels, target=0.5), parts
+
+    value, parts = alignment(*inputs)
+    what = "Eq. (7): paper: total - L_cls-e for alpha = 0 is L_DA with both sums of Eq. (6)"
+    assert_close(value, case["L_DA"][0], 1e-9, what)
+    for name, key in (("da", "L_DA"), ("cls_e", "L_cls_e"), ("cls_s", "L_cls_s")):
+        expected = case[key][()].item()
+        assert_approx(parts[name], expected, f"{what}: the part {name}", rel=1e-9)
+    slopes = gradients(lambda *a: alignment(*a)[0], *inputs)
+    assert_both_sums_gradients(case, slopes, what)
+    what = "Eq. (7): the reading \"baseline\" has no second sum in L_DA"
+    assert_differs(alignment(*inputs, reading="baseline")[0], case["L_DA"][0], what)
 
 
 @pytest.mark.parametrize("key", golden_keys("baseline_loss", "reg_c|nodomain"))
