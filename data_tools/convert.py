@@ -28,7 +28,7 @@ from ckd_ref.data.errors import error_context
 from ckd_ref.data.files import atomic_write, locked
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
-from ckd_ref.training import ctrl_c
+from ckd_ref.run.session import ctrl_c
 
 SHARD = 32
 """Samples per part: the most that an interruption loses per process."""
