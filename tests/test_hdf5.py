@@ -63,6 +63,8 @@ def test_equal_names_are_equal_lengths(path):
         ("other", "f", (1,), "other: expected a data set"),
         ("group/values", "S", ("M", "K"), "type bytes of fixed length, got float64"),
         ("group/values", np.float32, ("M", "K"), "type float32, got float64"),
+        ("group/values", np.dtype("f4"), ("M", "K"), "type float32, got float64"),
+        ("group/values", np.dtype(">f8"), ("M", "K"), "type >f8, got float64"),
         ("group/values", "f", ("M",), "expected the shape"),
         ("group/values", "f", (3, 5), r"\(3, 5\), got \(3, 4\)"),
         ("names/x", "S", (2,), "expected a data set"),

@@ -98,7 +98,9 @@ def dataset(file, name, dtype, shape, lengths=None):
             f"{name}: expected no filter but shuffle and deflate (gzip) before fletcher32, "
             f"got the filters {filters}; {REMAKE}"
         )
-    if dtype not in (found.dtype.kind, found.dtype):
+    # Never `dtype == "f"`: to NumPy, the letter is float32 in any byte order.
+    by_kind = isinstance(dtype, str) and dtype in _KINDS
+    if (found.dtype.kind if by_kind else found.dtype) != dtype:
         raise FormatError(
             f"{name}: expected the type {_KINDS.get(dtype) or np.dtype(dtype)}, "
             f"got {found.dtype}; {REMAKE}"
