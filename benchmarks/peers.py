@@ -1,10 +1,9 @@
-"""The code that ours is measured against, all of it here: what a user would pick instead."""
+"""All the code that ours is compared with: what a user would choose instead."""
 
 import itertools
 
 import torch
 from torch.nn import functional
-
 
 # ---- events
 
@@ -18,17 +17,17 @@ def to_frame(sensor_size, T):
 
 
 def interpolate(frames, size):
-    """torch's bilinear resize, corners aligned, of planes first or of planes last in memory: (N, C, H, W)."""
+    """torch's bilinear resize, corners aligned, of (N, C, H, W) in either memory layout."""
     return functional.interpolate(frames, (size, size), mode="bilinear", align_corners=True)
 
 
 def planes_first(frames):
-    """Frames (..., H, W, C) as torch's usual tensor (N, C, H, W): each plane in one piece."""
+    """Frames (..., H, W, C) as torch's default tensor (N, C, H, W), each plane contiguous."""
     return planes_last(frames).contiguous()
 
 
 def planes_last(frames):
-    """Frames (..., H, W, C) as torch's `channels_last` tensor (N, C, H, W): our memory, not copied."""
+    """Frames (..., H, W, C) as torch's `channels_last` tensor (N, C, H, W), without a copy."""
     return torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).permute(0, 3, 1, 2)
 
 
@@ -36,7 +35,10 @@ def planes_last(frames):
 
 
 def film(frames, times_us, threshold):
-    """eventify-dvs's events of frames (grey, 0 ... 255), two by two: it keeps no level from one pair to the next."""
+    """eventify-dvs's events of frames (grey, 0 ... 255), one pair of frames at a time.
+
+    It does not carry levels over from one pair to the next.
+    """
     from eventify import frame_to_event_tuples
 
     pairs = zip(itertools.pairwise(frames), itertools.pairwise(times_us))
@@ -47,7 +49,7 @@ def film(frames, times_us, threshold):
 
 
 class Spike(torch.autograd.Function):
-    """Heaviside's step of v = u - 1, the triangle of width 1 backward."""
+    """Heaviside's step of v = u - 1, with the triangle of width 1 as its surrogate."""
 
     @staticmethod
     def forward(ctx, v):
@@ -60,7 +62,10 @@ class Spike(torch.autograd.Function):
 
 
 class Neurons(torch.autograd.Function):
-    """All steps of a layer of LIF neurons with the derivative by hand: currents -> spikes and kept potentials."""
+    """A layer of LIF neurons over all steps, its derivative by hand.
+
+    Maps currents to spikes and potentials after the reset.
+    """
 
     @staticmethod
     def forward(ctx, currents):
@@ -100,24 +105,32 @@ class Student(torch.nn.Module):
     Parameters
     ----------
     variant : {"step", "multi", "best", "compiled"}
-        The whole network once per time step, as BrainCog does; time and batch merged but in the neuron, as SpikingJelly
-        does; the same with `Neurons` and channels last in memory; "multi" under torch.compile.
+        The whole network once per time step, as BrainCog does; time and batch merged except in
+        the neuron, as SpikingJelly does; the same with `Neurons` and channels last in memory;
+        "multi" with torch.compile.
     stages : tuple of tuples of int
         Channels of the convolutions, each stage followed by pooling.
     """
 
     def __init__(self, variant, stages, classes, size=48):
         super().__init__()
-        self.variant, channels = variant, [2, *itertools.chain(*stages)]
+        self.variant = variant
+        channels = [2, *itertools.chain(*stages)]
         pairs = list(itertools.pairwise(channels))
-        self.convolutions = torch.nn.ModuleList(torch.nn.Conv2d(*pair, 3, padding=1, bias=False) for pair in pairs)
+        self.convolutions = torch.nn.ModuleList(
+            torch.nn.Conv2d(*pair, 3, padding=1, bias=False) for pair in pairs
+        )
         self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(K) for _, K in pairs)
         self.pooled = [layer == len(stage) - 1 for stage in stages for layer in range(len(stage))]
         features = channels[-1] * (size // 2 ** len(stages)) ** 2
-        self.heads = torch.nn.ModuleDict({name: torch.nn.Linear(features, classes) for name in ("static", "event")})
+        self.heads = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(features, classes) for name in ("static", "event")}
+        )
         if variant == "best":
             self.to(memory_format=torch.channels_last)
-        self.stream = {"step": self.by_step, "compiled": torch.compile(self.at_once)}.get(variant, self.at_once)
+        self.stream = self.by_step if variant == "step" else self.layer_by_layer
+        if variant == "compiled":
+            self.stream = torch.compile(self.layer_by_layer)
 
     def layers(self):
         return zip(self.convolutions, self.norms, self.pooled)
@@ -134,7 +147,7 @@ class Student(torch.nn.Module):
             logits.append(self.heads[head](x.flatten(1)))
         return torch.stack(logits), torch.stack(features)
 
-    def at_once(self, frames, head):
+    def layer_by_layer(self, frames, head):
         layout = torch.channels_last if self.variant == "best" else torch.contiguous_format
         neurons = Neurons.apply if self.variant == "best" else neurons_of_plain_operations
         x = frames.flatten(0, 1)
@@ -153,9 +166,13 @@ def similarity(X, Y):
 
 
 def make_step(variant, stages, classes, static, events, labels, teacher_logits):
-    """One training step of a `Student` on frames (T, B, H, W, 2), labels and logits: a function that returns the loss."""
+    """A function that runs one training step of a `Student` and returns the loss.
+
+    `static` and `events` are frames (T, B, H, W, 2).
+    """
     torch.manual_seed(0)
-    static, events = (torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous() for frames in (static, events))
+    static = torch.from_numpy(static).permute(0, 1, 4, 2, 3).contiguous()
+    events = torch.from_numpy(events).permute(0, 1, 4, 2, 3).contiguous()
     labels, teacher = torch.from_numpy(labels), torch.from_numpy(teacher_logits)
     student = Student(variant, stages, classes)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3)
@@ -168,7 +185,8 @@ def make_step(variant, stages, classes, static, events, labels, teacher_logits):
         loss = (1 - similarity(static_features.flatten(2), event_features.flatten(2))).mean()
         for logits in (static_logits, event_logits):
             loss = loss + functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
-        p, q = torch.softmax(teacher / 4, 1), torch.log_softmax(static_logits.mean(0) / 4, 1)
+        p = torch.softmax(teacher / 4, 1)
+        q = torch.log_softmax(static_logits.mean(0) / 4, 1)
         loss = loss + 16 * functional.kl_div(q, p, reduction="batchmean")
         loss.backward()
         optimiser.step()
@@ -178,8 +196,9 @@ def make_step(variant, stages, classes, static, events, labels, teacher_logits):
 
 
 def make_evaluation(variant, stages, classes, events):
-    """Classes of frames (T, B, H, W, 2) by a `Student` in evaluation mode: a function that returns them."""
-    events, student = torch.from_numpy(events).permute(0, 1, 4, 2, 3).contiguous(), Student(variant, stages, classes)
+    """A function that classifies frames (T, B, H, W, 2) by a `Student` in evaluation mode."""
+    events = torch.from_numpy(events).permute(0, 1, 4, 2, 3).contiguous()
+    student = Student(variant, stages, classes)
     student.eval()
 
     def evaluate():

@@ -1,4 +1,4 @@
-"""What a new user waits for: the import in a fresh process, the embedded data set, the tests, the main job."""
+"""What a new user waits for: import in a fresh process, embedded data set, tests, main job."""
 
 import argparse
 import os
@@ -13,27 +13,41 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=11, help="fresh processes per import, in turn")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=11, help="fresh processes per import, in turn"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of BLAS")
     arguments = parser.parse_args()
     timing.set_threads(arguments.threads)
     print(timing.heading(("numpy", "torch")))
     print(timing.HEADER)
-    print(timing.rows("import in a fresh process", timing.compare(
-        {"ours": python("-c", "import ckd_ref"), "torch": python("-c", "import torch")}, arguments.rounds)))
+    imports = {"ours": python("-c", "import ckd_ref"), "torch": python("-c", "import torch")}
+    print(timing.rows("import in a fresh process", timing.compare(imports, arguments.rounds)))
     with tempfile.TemporaryDirectory() as folder:
-        build = f"from ckd_ref import glyphs; glyphs.build({str(pathlib.Path(folder, 'glyphs.h5'))!r}, progress=False)"
+        build = (
+            "from ckd_ref.data import glyphs; "
+            f"glyphs.build({str(pathlib.Path(folder, 'glyphs.h5'))!r}, progress=False)"
+        )
         once("glyphs, the embedded data set: 3240 pictures, 540 recordings", python("-c", build))
-        once("the main job (`python -m ckd_ref`), its data made anew",
-             python("-m", "ckd_ref", "--out", str(pathlib.Path(folder, "results")), XDG_CACHE_HOME=folder))
+        once(
+            "the main job (`python -m ckd_ref`), its data made anew",
+            python(
+                "-m", "ckd_ref", "--out", str(pathlib.Path(folder, "results")),
+                XDG_CACHE_HOME=folder,
+            ),
+        )
     once("the tests (`python -m pytest`)", python("-m", "pytest", "-q"))
 
 
 def python(*arguments, **environment):
     """A function that runs this Python in the project's folder and fails if that does."""
-    return lambda: subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
-                                  stdout=subprocess.DEVNULL)
+    return lambda: subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def once(what, run):

@@ -1,4 +1,4 @@
-"""Time callables in turn (A B A B ...), so that whatever else the machine does falls on all of them alike."""
+"""Time callables in turn (A B A B ...), so that other load on the machine affects all alike."""
 
 import contextlib
 import datetime
@@ -16,18 +16,19 @@ HEADER = "| what | ours | peer | ours / peer |\n|---|---|---|---|"
 
 
 def set_threads(n):
-    """Let BLAS and OpenMP use n threads in this process; to be called before numpy or torch is imported."""
+    """Let BLAS and OpenMP use n threads; call this before numpy or torch is imported."""
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(n)
 
 
 @contextlib.contextmanager
 def separate(makers, threads):
-    """Yield {name: callable}: what each of `makers`, {name: function}, makes, in a process of its own with n threads.
+    """Yield {name: callable}, each made by its function in `makers` in a separate process.
 
-    The callables of different processes do not disturb each other's memory, threads or clocks of the processor.
+    In separate processes with `threads` threads each, the callables do not affect each other's
+    memory, threads or processor clock.
     """
-    set_threads(threads)                                       # inherited
+    set_threads(threads)  # inherited by the processes
     runs = {name: Separate(make) for name, make in makers.items()}
     try:
         yield runs
@@ -50,7 +51,7 @@ class Separate:
         return self._ask("run")
 
     def peak_megabytes(self):
-        """The most memory that the process and its own have had, less that of its imports."""
+        """Peak memory of the process and its children, minus that of its imports."""
         return self._ask("memory")
 
     def _ask(self, what):
@@ -59,12 +60,14 @@ class Separate:
 
 
 def _serve(pipe, make):
-    for module in ("ckd_ref.training", "peers"):               # both on both sides: only what comes on top is counted
+    # Imported on both sides, and not counted as memory of either.
+    for module in ("ckd_ref.training", "peers"):
         importlib.import_module(module)
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    before, run = {os.getpid(): _memory("VmRSS", os.getpid())}, make()
+    before = {os.getpid(): _memory("VmRSS", os.getpid())}
+    run = make()
     before |= {child: _memory("VmRSS", child) for child in _children()}
     while True:
         what = pipe.recv()
@@ -78,15 +81,19 @@ def _children():
 
 
 def _memory(what, pid):
-    """Kilobytes of Linux's VmRSS (now) or VmHWM (at most) of a process."""
+    """Kilobytes of a process by Linux: VmRSS (current) or VmHWM (peak)."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(status.split(f"{what}:")[1].split()[0])
 
 
 def compare(runs, rounds, warm_up=True):
-    """Call each of `runs` ({name: callable}) once to warm up, then all of them in turn: {name: [seconds, ...]}."""
-    for run in runs.values() if warm_up else ():
-        run()
+    """Time all of `runs`, {name: callable}, in turn: {name: [seconds, ...]}.
+
+    With `warm_up`, each is called once before.
+    """
+    if warm_up:
+        for run in runs.values():
+            run()
     seconds = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -98,7 +105,8 @@ def compare(runs, rounds, warm_up=True):
 
 def spread(values):
     """Median and, in brackets, minimum and maximum, to three digits."""
-    return "{} ({} - {})".format(*(_digits(v) for v in (statistics.median(values), min(values), max(values))))
+    median = _digits(statistics.median(values))
+    return f"{median} ({_digits(min(values))} - {_digits(max(values))})"
 
 
 def _digits(value):
@@ -106,19 +114,22 @@ def _digits(value):
 
 
 def ratios(ours, peer):
-    """Our seconds over the peer's, round by round: what both met in one round cancels."""
+    """Our seconds over the peer's, round by round, so that load during a round cancels."""
     return [a / b for a, b in zip(ours, peer, strict=True)]
 
 
 def rows(what, seconds):
-    """Markdown rows of `compare`'s result: the first callable is ours; each other one is a peer and gets a row."""
+    """Markdown rows of `compare`'s result: one per peer; the first callable is ours."""
     (_, ours), *peers = seconds.items()
-    return "\n".join(row(what, _milliseconds(ours), f"{name}: {_milliseconds(peer)}", spread(ratios(ours, peer)))
-                     for name, peer in peers)
+    lines = []
+    for name, peer in peers:
+        ratio = spread(ratios(ours, peer))
+        lines.append(row(what, _milliseconds(ours), f"{name}: {_milliseconds(peer)}", ratio))
+    return "\n".join(lines)
 
 
 def row(what, ours, peer="", ratio=""):
-    """One Markdown row of ready texts under `HEADER`."""
+    """One Markdown row of formatted texts under `HEADER`."""
     return f"| {what} | {ours} | {peer} | {ratio} |"
 
 
@@ -127,10 +138,12 @@ def _milliseconds(seconds):
 
 
 def heading(packages=("numpy",)):
-    """The command that is running as a Markdown heading, then date, machine and versions."""
+    """The running command as a Markdown heading, then date, machine and versions."""
     processor = pathlib.Path("/proc/cpuinfo")
     wide = " with AVX-512" if processor.exists() and "avx512f" in processor.read_text() else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    return (f"## `{' '.join(['python', *sys.argv])}`\n\n{datetime.date.today()}, {os.cpu_count()} cores, "
-            f"{platform.machine()}{wide}, Python {platform.python_version()}, {versions}. "
-            "Median (minimum - maximum).\n")
+    return (
+        f"## `{' '.join(['python', *sys.argv])}`\n\n{datetime.date.today()}, "
+        f"{os.cpu_count()} cores, {platform.machine()}{wide}, Python {platform.python_version()}, "
+        f"{versions}. Median (minimum - maximum).\n"
+    )

@@ -1,4 +1,4 @@
-"""A training step, both streams forward and backward with AdamW, and inference, against PyTorch's forms of them."""
+"""A training step (both streams forward and backward, AdamW) and inference, against PyTorch."""
 
 import argparse
 import functools
@@ -10,14 +10,20 @@ VARIANTS = "step", "multi", "best"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--width", type=float, default=0.125, help="scales the channels")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=6, help="time steps T")
     parser.add_argument("--threads", type=int, default=2, help="of torch, processes of ours")
     parser.add_argument("--network", choices=("full", "tiny"), default="full")
-    parser.add_argument("--rounds", type=int, default=7, help="times that each candidate runs, in turn")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="of PyTorch: step, multi, best, compiled")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="times that each candidate runs, in turn"
+    )
+    parser.add_argument(
+        "--variants", default=",".join(VARIANTS), help="of PyTorch: step, multi, best, compiled"
+    )
     arguments = parser.parse_args()
     options = {name: getattr(arguments, name) for name in ("width", "batch", "steps", "network")}
     what = "{network} network, width {width:g}, batch {batch}, T = {steps}".format(**options)
@@ -34,47 +40,52 @@ def main():
             megabytes = {name: run.peak_megabytes() for name, run in runs.items()}
         own = megabytes.pop("ours")
         for name, peer in megabytes.items():
-            print(timing.row("the same, peak memory over the imports", f"{own:.0f} MB", f"{name}: {peer:.0f} MB",
-                             f"{own / peer:.2f}"), flush=True)
+            sizes = f"{own:.0f} MB", f"{name}: {peer:.0f} MB", f"{own / peer:.2f}"
+            print(timing.row("the same, peak memory over the imports", *sizes), flush=True)
 
 
 def make_step(width, batch, steps, classes=101, seed=0, network="full"):
     """A function that runs one training step of ours on random data and returns its loss.
 
-    It runs in two processes unless OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says 1 or there is one core.
+    It runs in two processes, unless OPENBLAS_NUM_THREADS or OMP_NUM_THREADS is 1 or there is
+    only one core.
     """
-    from ckd_ref.training import Batch, train_step
+    from ckd_ref.batches import Batch
+    from ckd_ref.run import parallel
 
-    run, net, config, team = _student(width, batch, steps, classes, seed, network)
+    run, net, config, group = _student(width, batch, steps, classes, seed, network)
     data = Batch(*random_data(batch, steps, classes, seed))
 
     def step():
         step.number += 1
-        return train_step(net, run, data, config, config.rate, 1.0, step.number, team)["loss"]
+        row = parallel.train_step(group, net, run, data, config, config.rate, 1.0, step.number)
+        return row["loss"]
 
     step.number = 0
     return step
 
 
 def make_evaluation(width, batch, steps, classes=101, seed=0, network="full"):
-    """A function that classifies the event frames of random data, as `make_step` otherwise."""
-    from ckd_ref.training import classify
+    """A function that classifies the event frames of random data; otherwise as `make_step`."""
+    from ckd_ref.run import parallel
 
-    run, net, _, team = _student(width, batch, steps, classes, seed, network)
+    run, net, _, group = _student(width, batch, steps, classes, seed, network)
     events = random_data(batch, steps, classes, seed)[1]
-    return lambda: classify(net, run, events, team)
+    return lambda: parallel.classify(group, net, run, events)
 
 
 def peer_step(variant, width, batch, steps, network, classes=101, seed=0):
     import peers
 
-    return peers.make_step(variant, _stages(network, width), classes, *random_data(batch, steps, classes, seed))
+    data = random_data(batch, steps, classes, seed)
+    return peers.make_step(variant, _stages(network, width), classes, *data)
 
 
 def peer_evaluation(variant, width, batch, steps, network, classes=101, seed=0):
     import peers
 
-    return peers.make_evaluation(variant, _stages(network, width), classes, random_data(batch, steps, classes, seed)[1])
+    events = random_data(batch, steps, classes, seed)[1]
+    return peers.make_evaluation(variant, _stages(network, width), classes, events)
 
 
 def random_data(batch, steps, classes, seed):
@@ -83,25 +94,27 @@ def random_data(batch, steps, classes, seed):
 
     rng = np.random.default_rng(seed)
     shape = steps, batch, 48, 48, 2
-    static = np.ascontiguousarray(np.broadcast_to(rng.random((1, batch, 48, 48, 1), np.float32), shape))
-    events = (rng.random(shape, np.float32) < 0.1) * rng.integers(1, 4, shape).astype(np.float32)
-    return static, events, rng.integers(classes, size=batch), rng.normal(size=(batch, classes)).astype(np.float32)
+    value = rng.random((1, batch, 48, 48, 1), np.float32)
+    static = np.ascontiguousarray(np.broadcast_to(value, shape))
+    active = rng.random(shape, np.float32) < 0.1
+    events = np.where(active, rng.integers(1, 4, shape), 0).astype(np.float32)
+    labels = rng.integers(classes, size=batch)
+    logits = rng.normal(size=(batch, classes)).astype(np.float32)
+    return static, events, labels, logits
 
 
 def _student(width, batch, steps, classes, seed, network):
-    import numpy as np
-
-    from ckd_ref.nn.optim import init_moments
-    from ckd_ref.run.checkpoint import Run
     from ckd_ref.config import Config
-    from ckd_ref.run.process_group import Team
+    from ckd_ref.run.process_group import ProcessGroup, prepare_process
+    from ckd_ref.training import TrainState
 
     config = Config(network=network, width=width, T=steps, batch=batch, rate=1e-3)
-    net, rng = config.model(classes), np.random.default_rng(seed)
-    params, state = net.init(rng)
-    threads = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
-    team = Team(min(2, int(threads))).__enter__()              # its processes end with this one
-    return Run(params, state, init_moments(params), rng), net, config, team
+    net = config.model(classes)
+    asked = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
+    processes = min(2, int(asked or os.cpu_count()))
+    prepare_process()
+    group = ProcessGroup(processes).__enter__()  # its helpers end with this process
+    return TrainState.start(net, seed), net, config, group
 
 
 def _stages(network, width):

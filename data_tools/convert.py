@@ -1,8 +1,8 @@
-"""From pairs to a file of paired data, by a conversion that can be interrupted; and the options that this takes.
+"""Convert pairs to a file of paired data: command-line options and a resumable conversion.
 
-The samples are loaded in shards, by several processes if there are several cores. Each shard becomes a file of its own
-in OUT.h5.parts, whole or not at all, and is then copied to the output; so the output depends neither on the number of
-processes nor on interruptions, and memory does not depend on the number of samples.
+Samples are loaded in shards by several processes. Each shard is written atomically to a file in
+OUT.h5.parts and then copied to the output. The output is therefore bit-identical for any number
+of processes and after any interruption, and memory does not grow with the number of samples.
 """
 
 import argparse
@@ -24,19 +24,19 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from ckd_ref.data.errors import error_context
+from ckd_ref.data.files import atomic_write, locked
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
-from ckd_ref.data.errors import error_context
-from ckd_ref.data.files import locked, atomic_write
-from ckd_ref.training import ctrl_c
+from ckd_ref.run.session import ctrl_c
 
 SHARD = 32
-"""Samples per part: what an interruption loses at most per process."""
+"""Samples per part: the most that an interruption loses per process."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image ("images") or recording ("events") of the output, with the arguments of the writer."""
+    """One image (group "images") or recording ("events") of the output: arguments of the writer."""
 
     group: str
     load: functools.partial
@@ -48,59 +48,78 @@ class Sample:
 # The command line
 
 def parser(doc, test="a tenth", images="all others", events="all of these", sensor_size=None):
-    """An argument parser with the options of every converter; the texts or numbers are defaults of the counts.
+    """An argument parser with the options that all converters share.
 
-    With a default for the sensor's size there is an option for it.
+    `test`, `images` and `events` are the default counts, or describe them. `--sensor-size` is an
+    option if it has a default.
     """
-    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
     def add(name, default, text):
         kind = {"default": default} if isinstance(default, int) else {}
         result.add_argument(name, type=int, metavar="N", help=f"{text} [{default}]", **kind)
 
     add("--test-per-class", test, "images for the test, all of them with their recordings")
-    add("--images-per-class", images, "images for the static stream; what is left is for the teacher alone")
+    add("--images-per-class", images, "images for the static stream; the teacher gets the rest")
     add("--events-per-class", events, "training recordings, of the first of these images")
     add("--seed", 0, "of the split")
     add("--size", 48, "rows and columns of the images")
-    add("--workers", os.cpu_count() or 1, "processes; the result does not depend on them")
+    add("--workers", os.cpu_count() or 1, "processes; the result is the same for any number")
     if sensor_size:
-        result.add_argument("--sensor-size", type=int, nargs=2, default=sensor_size, metavar=("H", "W"),
-                            help=f"rows and columns of the camera [{sensor_size[0]} {sensor_size[1]}]")
-    result.add_argument("--leaky", action="store_true", help="let the static stream and the teacher see the images "
-                        "that the test recordings filmed, as the baseline's split does")
+        result.add_argument(
+            "--sensor-size", type=int, nargs=2, default=sensor_size, metavar=("H", "W"),
+            help=f"rows and columns of the camera [{sensor_size[0]} {sensor_size[1]}]",
+        )
+    result.add_argument(
+        "--leaky",
+        action="store_true",
+        help=(
+            "let the static stream and the teacher see the images that the test recordings "
+            "filmed, as the baseline's split does"
+        ),
+    )
     result.add_argument("--overwrite", action="store_true", help="replace OUT.h5 if it exists")
     return result
 
 
 def parse(arguments, argv):
-    """The options of a parser made here, checked."""
+    """Parse and validate the options of a `parser`."""
     options = arguments.parse_args(argv)
-    test, images, events = options.test_per_class, options.images_per_class, options.events_per_class
+    test = options.test_per_class
+    images = options.images_per_class
+    events = options.events_per_class
     counts = [test, images, events, options.size, options.workers]
     if "sensor_size" in options:
         options.sensor_size = tuple(options.sensor_size)
         counts += options.sensor_size
     if min(n for n in counts if n is not None) < 1 or options.seed < 0:
-        arguments.error("expected counts, sizes and --workers of at least 1 and --seed of at least 0")
+        arguments.error(
+            "expected counts, sizes and --workers of at least 1 and --seed of at least 0"
+        )
     if images is not None and events is not None and events > images:
-        arguments.error("expected --events-per-class <= --images-per-class: "
-                        "the training recordings film the first static images")
+        arguments.error(
+            "expected --events-per-class <= --images-per-class: "
+            "the training recordings film the first static images"
+        )
     return options
 
 
 @contextlib.contextmanager
 def one_line_errors(program):
-    """What is wrong with the input or the disk ends the program with one line, and so does Ctrl-C."""
+    """End the program with a one-line message on bad input, disk errors and Ctrl-C."""
     try:
         yield
     except (FormatError, OSError) as error:
         sys.exit(f"{program}: {error}")
     except concurrent.futures.BrokenExecutor:
-        sys.exit(f"{program}: a process was ended from outside (too little memory?); the same command goes on, "
-                 "--workers 1 needs the least")
+        sys.exit(
+            f"{program}: a worker process was killed (out of memory?); "
+            "repeat the command to resume, with --workers 1 for the least memory"
+        )
     except KeyboardInterrupt:
-        sys.exit(f"{program}: stopped; the same command goes on with the finished parts")
+        sys.exit(f"{program}: stopped; repeat the command to resume with the finished parts")
 
 
 # The conversion
@@ -108,15 +127,18 @@ def one_line_errors(program):
 def samples(pairs, pools, leaky):
     """All samples in the order of the file: images, then recordings, pool by pool."""
     static = sorted(pools["static"] + pools["test"]) if leaky else pools["static"]
-    return [Sample(group, pairs[i].image if group == "images" else pairs[i].recording, pairs[i].label, i, name)
-            for group, name, pool in (("images", "teacher", pools["teacher"]), ("images", "static", static),
-                                      ("images", "test", pools["test"]), ("events", "train", pools["train"]),
-                                      ("events", "test", pools["test"]))
-            for i in pool]
+    images = ("teacher", pools["teacher"]), ("static", static), ("test", pools["test"])
+    recordings = ("train", pools["train"]), ("test", pools["test"])
+    plan = []
+    for name, pool in images:
+        plan += [Sample("images", pairs[i].image, pairs[i].label, i, name) for i in pool]
+    for name, pool in recordings:
+        plan += [Sample("events", pairs[i].recording, pairs[i].label, i, name) for i in pool]
+    return plan
 
 
 def convert(options, classes, sensor_size, pairs, pools):
-    """Write ``options.out``; go on with the parts that an interrupted run of the same plan has left.
+    """Write ``options.out``, resuming with the parts of an interrupted run of the same plan.
 
     Parameters
     ----------
@@ -132,13 +154,16 @@ def convert(options, classes, sensor_size, pairs, pools):
     Raises
     ------
     FormatError
-        A sample that cannot be used; its file is named. What is finished stays for the next run.
+        An unusable sample; the message names its file. Finished parts are kept for the next
+        run.
     KeyboardInterrupt
-        Ctrl-C, noticed between two shards.
+        Ctrl-C, handled between two shards.
     OSError
-        An existing output without ``overwrite``, another process that writes it, or disk trouble.
+        An existing output without ``overwrite``, another process writing it, or a disk error.
     """
-    begin, out, names = time.perf_counter(), options.out, [pair.name for pair in pairs]
+    begin = time.perf_counter()
+    out = options.out
+    names = [pair.name for pair in pairs]
     plan = samples(pairs, pools, options.leaky)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into; make it first")
@@ -148,38 +173,48 @@ def convert(options, classes, sensor_size, pairs, pools):
         form = tuple(classes), sensor_size, options.size
         parts = parts_folder(options, repr((form, names)), plan)
         shards = [(parts / f"{k:05d}.npz", shard) for k, shard in enumerate(in_shards(plan))]
-        with (PairedWriter(out, *form, names, options.leaky) as writer,
-              finished_parts(shards, options.workers) as finished, ctrl_c() as pressed,
-              tqdm(total=len(plan), desc=out.name, unit="sample") as bar):
+        with (
+            PairedWriter(out, *form, names, options.leaky) as writer,
+            finished_parts(shards, options.workers) as finished,
+            ctrl_c() as pressed,
+            tqdm(total=len(plan), desc=out.name, unit="sample") as bar,
+        ):
             events = 0
             for (path, shard), _ in zip(shards, finished):
                 events += merge(path, shard, writer)
                 bar.update(len(shard))
-                if pressed():                       # the exception itself may get lost inside h5py
+                if pressed():  # inside h5py the exception itself might get lost
                     raise KeyboardInterrupt
         shutil.rmtree(parts)
     seconds = time.perf_counter() - begin
-    print(f"{out}: {len(classes)} classes; images: "
-          + ", ".join(f"{sum(s.group == 'images' and s.split == pool for s in plan)} {pool}"
-                      for pool in ("teacher", "static", "test"))
-          + f"; recordings: {len(pools['train'])} train, {len(pools['test'])} test"
-          + (" (leaky: images of the test are static as well)" if options.leaky else "")
-          + f"; {events:,} events in {seconds:.0f} s")
+    images = [sample.split for sample in plan if sample.group == "images"]
+    leaky = " (leaky: test images are static as well)" if options.leaky else ""
+    print(
+        f"{out}: {len(classes)} classes; images: {images.count('teacher')} teacher, "
+        f"{images.count('static')} static, {images.count('test')} test; "
+        f"recordings: {len(pools['train'])} train, {len(pools['test'])} test{leaky}; "
+        f"{events:,} events in {seconds:.0f} s"
+    )
 
 
 def parts_folder(options, form, plan):
-    """OUT.h5.parts, new or with parts of the same plan: of the same options and the same, unchanged source files."""
+    """OUT.h5.parts, new or with parts of the same plan: equal options, unchanged source files."""
     folder = options.out.with_name(options.out.name + ".parts")
     digest = hashlib.sha256(form.encode())
     for sample in plan:
-        values = sample.load.func.__name__, *sample.load.args, sample.group, sample.label, sample.identity, sample.split
+        values = (
+            sample.load.func.__name__, *sample.load.args, sample.group, sample.label,
+            sample.identity, sample.split,
+        )
         digest.update(repr(tuple(map(_identify, values))).encode("utf-8", "surrogateescape"))
     with contextlib.suppress(FileNotFoundError):
         if (folder / "plan").read_text() == digest.hexdigest():
             return folder
         if not options.overwrite:
-            raise FileExistsError(f"{folder} holds parts of another conversion: its options or its source files were "
-                                  "different; repeat that one, delete the folder, or give --overwrite")
+            raise FileExistsError(
+                f"{folder} holds parts of another conversion: its options or its source files "
+                "were different; repeat that one, delete the folder, or give --overwrite"
+            )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with atomic_write(folder / "plan") as temporary:
@@ -203,11 +238,12 @@ def in_shards(plan):
 
 @contextlib.contextmanager
 def finished_parts(shards, workers):
-    """Yield an iterator with one step per shard; when it has taken the step, the part is there."""
+    """Yield an iterator with one step per shard, after which its part is finished."""
     if workers == 1:
         yield itertools.starmap(write_part, shards)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
+    spawn = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, spawn, start_worker)
     try:
         futures = [pool.submit(write_part, *shard) for shard in shards]
         yield (future.result() for future in futures)
@@ -216,25 +252,37 @@ def finished_parts(shards, workers):
 
 
 def start_worker():
-    """Leave Ctrl-C to the process that started this one, and end when it does."""
+    """Leave Ctrl-C to the parent process, and exit when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch = threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True)
-    watch.start()
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_part(path, shard):
-    """Load the samples of a shard and write them one after the other, if the part is not there yet."""
+    """Load the samples of a shard and write them in sequence, unless the part exists."""
     if path.exists():
         return
     contents = [sample.load() for sample in shard]
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, contents=np.concatenate(contents), ends=np.cumsum([len(content) for content in contents]))
+        np.savez(
+            file,
+            contents=np.concatenate(contents),
+            ends=np.cumsum([len(content) for content in contents]),
+        )
 
 
 def merge(path, shard, writer):
-    """Copy a part to the output; returns its number of events. A damaged one is removed, for the next run to make."""
+    """Copy a part to the output and return its number of events.
+
+    A damaged part is removed, so that the next run writes it again.
+    """
     try:
-        with error_context(path, "repeat the command"), np.load(path, allow_pickle=False) as part:     # it has checksums
+        # The zip format of npz has checksums.
+        with error_context(path, "repeat the command"), np.load(path, allow_pickle=False) as part:
             contents = np.split(part["contents"], part["ends"][:-1])
             for sample, content in zip(shard, contents, strict=True):
                 add = writer.add_image if sample.group == "images" else writer.add_recording

@@ -2,20 +2,21 @@
 
     python data_tools/nmnist.py EVENTS_FOLDER IMAGES.idx LABELS.idx OUT.h5
 
-Recording 00001.bin filmed the first image, and so on. The split is by image and depends on labels and seed only: of
-each class, some images with their recordings are for the test, some are the static stream's, a few of these have
-their recording in the training set, and all others are for the teacher alone.
+Recording 00001.bin filmed the first image, and so on. The split is by image and depends only on
+labels and seed: of each class, some images with their recordings are for the test, some are for
+the static stream, a few of these have their recording in the training set, and all others are
+only for the teacher.
 """
 
 import functools
 import pathlib
 
-import numpy as np
-
 import convert
+import numpy as np
 import pairing
-from ckd_ref.events import FormatError, resize_frames
+
 from ckd_ref.data.readers import read_bin, read_idx
+from ckd_ref.events import FormatError, resize_frames
 
 SENSOR_SIZE = 34, 34
 CLASSES = tuple("0123456789")
@@ -32,34 +33,53 @@ def main(argv=None):
 
 def parse(argv):
     parser = convert.parser(__doc__, test=50, images=20, events=2)
-    parser.add_argument("events", type=pathlib.Path, metavar="EVENTS_FOLDER",
-                        help="folder of 00001.bin (or .bs2) ..., or of one such folder per class, named by its digit")
-    parser.add_argument("images", type=pathlib.Path, metavar="IMAGES.idx", help="MNIST's images, plain or .gz")
-    parser.add_argument("labels", type=pathlib.Path, metavar="LABELS.idx", help="MNIST's labels, plain or .gz")
+    parser.add_argument(
+        "events",
+        type=pathlib.Path,
+        metavar="EVENTS_FOLDER",
+        help="folder of 00001.bin (or .bs2) ..., or of one such folder per class, named by digit",
+    )
+    parser.add_argument(
+        "images", type=pathlib.Path, metavar="IMAGES.idx", help="MNIST's images, plain or .gz"
+    )
+    parser.add_argument(
+        "labels", type=pathlib.Path, metavar="LABELS.idx", help="MNIST's labels, plain or .gz"
+    )
     parser.add_argument("out", type=pathlib.Path, metavar="OUT.h5")
     return convert.parse(parser, argv)
 
 
 def find_pairs(options):
-    """The pairs in MNIST's order; only those at hand have a recording."""
+    """The pairs in MNIST's order; only those with a file have a recording."""
     images, labels = read_idx(options.images), read_idx(options.labels)
     check_images(images, labels, options)
     recordings = find_recordings(options.events, labels)
-    return [pairing.Pair(f"{label}/{i + 1:05d}", label, functools.partial(to_rgb, images[i], options.size),
-                         functools.partial(read_bin, recordings[i], SENSOR_SIZE) if i in recordings else None)
-            for i, label in enumerate(labels.tolist())]
+    pairs = []
+    for i, label in enumerate(labels.tolist()):
+        image = functools.partial(to_rgb, images[i], options.size)
+        recording = None
+        if i in recordings:
+            recording = functools.partial(read_bin, recordings[i], SENSOR_SIZE)
+        pairs.append(pairing.Pair(f"{label}/{i + 1:05d}", label, image, recording))
+    return pairs
 
 
 def check_images(images, labels, options):
     H, W = SENSOR_SIZE
     if images.ndim != 3 or images.shape[1] > H or images.shape[2] > W:
-        raise FormatError(f"{options.images}: expected images (M, 28, 28), got the shape {images.shape}")
+        raise FormatError(
+            f"{options.images}: expected images (M, 28, 28), got the shape {images.shape}"
+        )
     if labels.shape != images.shape[:1]:
-        raise FormatError(f"{options.labels}: expected one label for each of {len(images)} images, got the shape "
-                          f"{labels.shape}; give the images and the labels of one set")
+        raise FormatError(
+            f"{options.labels}: expected one label for each of {len(images)} images, "
+            f"got the shape {labels.shape}; give the images and the labels of one set"
+        )
     if (labels >= len(CLASSES)).any():
         i = int((labels >= len(CLASSES)).argmax())
-        raise FormatError(f"{options.labels}: label {i} is {labels[i]}, expected 0 ... {len(CLASSES) - 1}")
+        raise FormatError(
+            f"{options.labels}: label {i} is {labels[i]}, expected 0 ... {len(CLASSES) - 1}"
+        )
 
 
 def find_recordings(folder, labels):
@@ -72,11 +92,15 @@ def find_recordings(folder, labels):
             continue
         i = int(path.stem) - 1
         if not 0 <= i < len(labels):
-            raise FormatError(f"{path}: there is no image {i + 1} among {len(labels)}; "
-                              "give the recordings and the images of one set, training or test")
+            raise FormatError(
+                f"{path}: there is no image {i + 1} among {len(labels)}; "
+                "give the recordings and the images of one set, training or test"
+            )
         if path.parent != folder and int(path.parent.name) != labels[i]:
-            raise FormatError(f"{path}: image {i + 1} has the label {labels[i]}, not {path.parent.name}; "
-                              "give the recordings and the images of one set, training or test")
+            raise FormatError(
+                f"{path}: image {i + 1} has the label {labels[i]}, not {path.parent.name}; "
+                "give the recordings and the images of one set, training or test"
+            )
         if i in found:
             raise FormatError(f"{path}: {found[i]} is recording {i + 1} as well; keep one of them")
         found[i] = path
@@ -86,18 +110,22 @@ def find_recordings(folder, labels):
 def check_complete(pairs, needed, folder):
     missing = [i + 1 for i in sorted(needed) if pairs[i].recording is None]
     if missing:
-        raise FormatError(f"{folder}: {len(missing)} of {len(needed)} recordings are missing (.bin or .bs2): "
-                          + pairing.shorten(f"{k:05d}" for k in missing) + "; complete the folder, or give images and "
-                          "labels of the recordings at hand only")
+        names = pairing.shorten(f"{k:05d}" for k in missing)
+        raise FormatError(
+            f"{folder}: {len(missing)} of {len(needed)} recordings are missing (.bin or .bs2): "
+            f"{names}; complete the folder, or give images and labels of the available recordings"
+        )
 
 
 def to_rgb(digit, size):
-    """A grey digit as the sensor saw it, (size, size, 3) uint8: centred among 34 x 34 pixels, resized as frames are.
+    """A grey digit as seen by the sensor, (size, size, 3) uint8.
 
-    On 1,000 real pairs, mean event counts and digits correlate best with the digit exactly in the centre.
+    It is centred among 34 x 34 pixels and resized like frames. On 1,000 real pairs, mean event
+    counts and digits correlate best with the digit exactly in the centre.
     """
     H, W = SENSOR_SIZE
-    top, left = (H - digit.shape[0]) // 2, (W - digit.shape[1]) // 2
+    top = (H - digit.shape[0]) // 2
+    left = (W - digit.shape[1]) // 2
     field = np.zeros((H, W, 1))
     field[top:top + digit.shape[0], left:left + digit.shape[1], 0] = digit
     grey = np.rint(resize_frames(field, size)).astype(np.uint8)

@@ -1,8 +1,9 @@
 """Damage files at random and read them: python tests/fuzz_files.py [--files 10000] [FORMAT ...]
 
-Every damaged file must be read as what it was, be refused with FormatError or OSError, or, where the format has no
-checksum, be read as other valid data. A crash, a hang, another exception or, in spite of a checksum, other data fails.
-Files are read in a process apart, so that the first two are noticed. Prints a Markdown table.
+Every damaged file must be read unchanged, be refused with FormatError or OSError, or, if the
+format has no checksum, be read as other valid data. A crash, a hang, another exception or, despite
+a checksum, other data is a failure. Files are read in a separate process, so that crashes and
+hangs are noticed. Prints a Markdown table.
 """
 
 import argparse
@@ -26,36 +27,39 @@ import scipy.io
 import test_data
 from PIL import Image
 
+from ckd_ref.config import Config
 from ckd_ref.data.paired import open_paired
+from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
 from ckd_ref.events import FormatError
 from ckd_ref.nn.optim import init_moments
-from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
-from ckd_ref.run.checkpoint import Run, load_checkpoint, save_checkpoint
-from ckd_ref.config import Config
+from ckd_ref.run.checkpoint import load_checkpoint, save_checkpoint
 from ckd_ref.run.logits import load_logits, save_logits
+from ckd_ref.training import TrainState
 
 SECONDS = 10
-"""A file that takes longer hangs."""
+"""Reading a file for longer counts as a hang."""
 
 MEMORY = 4 * 2**30
-"""Bytes of address space of a reading process: asking for more is a MemoryError, another exception."""
+"""Address space of a reading process, bytes; beyond it, a MemoryError counts as a failure."""
 
 FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-"""Where the damaged files lie: in memory if possible, or other users of the disk would look like a slow reader."""
+"""Folder of the damaged files, in memory if possible: a busy disk would look like a hang."""
 
-INTERESTING = [value % 2**64 for k in (7, 8, 15, 16, 31, 32, 63) for value in (2**k - 1, 2**k, -(2**k))]
+INTERESTING = [
+    value % 2**64 for k in (7, 8, 15, 16, 31, 32, 63) for value in (2**k - 1, 2**k, -(2**k))
+]
 INTERESTING += [0, 1, 2, 3, 100, 1000, 2**40]
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How a valid file is made and read, and what is known of its structure."""
+    """How a valid file is written and read, and where its structure is."""
 
     make: callable              # (path, rng): writes a valid file
     read: callable              # path -> arrays and values
-    checked: bool               # are there checksums for all that is read?
-    marks: bytes                # regular expression of what stands where the structure is
-    repair: callable = bytes    # makes damaged bytes pass a checksum, as an attacker would
+    checked: bool               # whether checksums cover everything that is read
+    marks: bytes                # regular expression of the places with structure
+    repair: callable = bytes    # recomputes the checksums of damaged bytes, as an attacker would
 
 
 def make_bin(path, rng):
@@ -68,11 +72,14 @@ def make_bin(path, rng):
 def make_mat(path, rng, packed=True):
     events = test_data.make_events(rng, int(rng.integers(200, 400)))
     columns = {"x": events["x"], "y": events["y"], "ts": events["t"], "p": events["p"] * 2.0 - 1}
-    scipy.io.savemat(path, {"note": "camera 1", "info": {"a": [1, 2]}} | columns, do_compression=packed)
+    scipy.io.savemat(
+        path, {"note": "camera 1", "info": {"a": [1, 2]}} | columns, do_compression=packed
+    )
 
 
 def make_image(path, rng, kind="PNG"):
-    pixels = np.add.outer(np.arange(24), np.arange(32))[..., None] * 3 + rng.integers(0, 60, (24, 32, 3))
+    slope = np.add.outer(np.arange(24), np.arange(32))[..., None] * 3
+    pixels = slope + rng.integers(0, 60, (24, 32, 3))
     Image.fromarray(pixels.astype(np.uint8)).save(path, kind)
 
 
@@ -85,13 +92,16 @@ def make_checkpoint(path, rng):
     config = Config(width=1 / 64, T=2, size=16, epochs=3)
     params, state = config.model(3).init(rng)
     history = [{"epoch": epoch, "loss": float(rng.random())} for epoch in range(2)]
-    save_checkpoint(path, Run(params, state, init_moments(params), rng, 2, history), config, test_data.CLASSES)
+    run = TrainState(params, state, init_moments(params), rng, 2, [], history)
+    save_checkpoint(path, run, config, test_data.CLASSES)
 
 
 class Labels:
-    """As much of `PairedData` as teacher logits need."""
+    """The part of `PairedData` that teacher logits need."""
 
-    path, classes, image_label = "data.h5", test_data.CLASSES, np.zeros(40, int)
+    path = "data.h5"
+    classes = test_data.CLASSES
+    image_label = np.zeros(40, int)
 
 
 def make_logits(path, rng):
@@ -100,36 +110,44 @@ def make_logits(path, rng):
 
 def read_paired(path):
     with open_paired(path) as data:
-        return [data.classes, data.sensor_size, data.image_size, data.image_label, data.image_identity,
-                data.image_split, data.event_label, data.event_identity, data.event_split,
-                data.images(range(len(data.image_label))), *map(data.recording, range(len(data.event_label)))]
+        return [
+            data.classes, data.sensor_size, data.image_size, data.image_label,
+            data.image_identity, data.image_split, data.event_label, data.event_identity,
+            data.event_split, data.images(range(len(data.image_label))),
+            *map(data.recording, range(len(data.event_label))),
+        ]
 
 
 def read_checkpoint(path):
-    run, config, classes = load_checkpoint(path)
-    trees = run.params, run.state, run.moments
-    return [config, classes, run.epoch, run.history, run.rng.bit_generator.state,
-            *(array for tree in trees for name in sorted(tree) for array in (name, *np.atleast_1d(tree[name])))]
+    run, config, classes, _ = load_checkpoint(path)
+    values = [config, classes, run.epoch, run.history, run.rng.bit_generator.state]
+    for tree in (run.params, run.state, run.moments):
+        for name in sorted(tree):
+            values += [name, *np.atleast_1d(tree[name])]
+    return values
 
 
 def repair_png(content):
-    """Right the checksum of every chunk."""
-    content, at = bytearray(content), 8
+    """Recompute the checksum of every chunk."""
+    content = bytearray(content)
+    at = 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at:at + 4])
-        content[end:end + 4] = struct.pack(">I", zlib.crc32(content[at + 4:end])) if end + 4 <= len(content) else b""
+        checksum = struct.pack(">I", zlib.crc32(content[at + 4:end]))
+        content[end:end + 4] = checksum if end + 4 <= len(content) else b""
         at = end + 4
     return bytes(content)
 
 
 def repair_hdf5(content):
-    """Right the checksums of superblock, object headers and the headers of chunk indexes."""
+    """Recompute the checksums of superblock, object headers and headers of chunk indexes."""
     content = bytearray(content)
     blocks = [(0, 44)]
     for sign, size in ((b"FAHD", 24), (b"EAHD", 68), (b"BTHD", 34)):
         blocks += [(found.start(), found.start() + size) for found in re.finditer(sign, content)]
     for found in re.finditer(b"OHDR", content):
-        at, flags = found.start(), content[found.start() + 5] if found.start() + 5 < len(content) else 0
+        at = found.start()
+        flags = content[at + 5] if at + 5 < len(content) else 0
         size = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         begin = size + 2 ** (flags & 3)
         blocks.append((at, begin + int.from_bytes(content[size:begin], "little")))
@@ -157,41 +175,66 @@ def lookup3(data):
 
 
 BIN = Format(make_bin, lambda path: [read_bin(path, test_data.SENSOR)], False, rb"^")
-MAT = Format(make_mat, lambda path: [read_mat(path, test_data.SENSOR)], True, rb"^|.[\0\1]IM|[\x0e\x0f]\0\0\0")
+MAT = Format(
+    make_mat,
+    lambda path: [read_mat(path, test_data.SENSOR)],
+    True,
+    rb"^|.[\0\1]IM|[\x0e\x0f]\0\0\0",
+)
 IMAGE = Format(make_image, lambda path: [read_image(path)], True, rb"^|IHDR|IDAT|IEND")
 IDX = Format(make_idx, lambda path: [read_idx(path)], False, rb"^")
-PAIRED = Format(test_data.write, read_paired, True, rb"^|OHDR|FADB|FAHD|EAHD|EAIB|EADB|BTHD|SNOD|FRHP")
+PAIRED = Format(
+    test_data.write, read_paired, True, rb"^|OHDR|FADB|FAHD|EAHD|EAIB|EADB|BTHD|SNOD|FRHP"
+)
 CHECKPOINT = dataclasses.replace(PAIRED, make=make_checkpoint, read=read_checkpoint)
 
 FORMATS = {
     "bin": BIN,
     "mat": MAT,
-    "mat, not packed": dataclasses.replace(MAT, make=lambda *a: make_mat(*a, packed=False), checked=False),
-    "jpg": dataclasses.replace(IMAGE, make=lambda *a: make_image(*a, "JPEG"), checked=False, marks=rb"\xff[\xc0-\xfe]"),
+    "mat, not packed": dataclasses.replace(
+        MAT, make=lambda *a: make_mat(*a, packed=False), checked=False
+    ),
+    "jpg": dataclasses.replace(
+        IMAGE, make=lambda *a: make_image(*a, "JPEG"), checked=False, marks=rb"\xff[\xc0-\xfe]"
+    ),
     "png": IMAGE,
-    "png, checksums righted": dataclasses.replace(IMAGE, checked=False, repair=repair_png),
+    "png, checksums recomputed": dataclasses.replace(IMAGE, checked=False, repair=repair_png),
     "idx": IDX,
     "idx.gz": dataclasses.replace(IDX, make=lambda *a: make_idx(*a, gzip.compress), checked=True),
     "paired h5": PAIRED,
-    "paired h5, checksums righted": dataclasses.replace(PAIRED, checked=False, repair=repair_hdf5),
+    "paired h5, checksums recomputed": dataclasses.replace(
+        PAIRED, checked=False, repair=repair_hdf5
+    ),
     "checkpoint": CHECKPOINT,
-    "checkpoint, checksums righted": dataclasses.replace(CHECKPOINT, checked=False, repair=repair_hdf5),
-    "logits h5": dataclasses.replace(PAIRED, make=make_logits, read=lambda path: [load_logits(path, Labels)]),
+    "checkpoint, checksums recomputed": dataclasses.replace(
+        CHECKPOINT, checked=False, repair=repair_hdf5
+    ),
+    "logits h5": dataclasses.replace(
+        PAIRED, make=make_logits, read=lambda path: [load_logits(path, Labels)]
+    ),
 }
 
 
 def mutate(content, other, places, rng):
-    """A damaged copy of `content`: one to three of nine kinds of damage, half of them where the structure is."""
+    """A damaged copy of `content`: one to three of nine kinds of damage.
+
+    Half of them are near `places`, where the structure is.
+    """
     content = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         if not content:
             break
-        at = int(rng.choice(places) + rng.integers(48) if rng.random() < 0.5 else rng.integers(len(content)))
+        if rng.random() < 0.5:
+            at = int(rng.choice(places) + rng.integers(48))
+        else:
+            at = int(rng.integers(len(content)))
         at = min(at, len(content) - 1)
         length = min(int(2 ** rng.uniform(0, 9)), len(content) - at)
         to = int(rng.integers(len(content) - length + 1))
-        kind = rng.choice(["bit", "bytes", "integer", "cut", "insert", "repeat", "delete", "swap", "splice"],
-                          p=[0.2, 0.2, 0.25, 0.05, 0.06, 0.06, 0.06, 0.06, 0.06])
+        kind = rng.choice(
+            ["bit", "bytes", "integer", "cut", "insert", "repeat", "delete", "swap", "splice"],
+            p=[0.2, 0.2, 0.25, 0.05, 0.06, 0.06, 0.06, 0.06, 0.06],
+        )
         if kind == "bit":
             content[at] ^= 1 << int(rng.integers(8))
         elif kind == "bytes":
@@ -218,20 +261,25 @@ def mutate(content, other, places, rng):
 
 
 def digest(values):
-    """What was read as a few bytes, to compare with what was written."""
+    """A digest of what was read, to compare with what was written."""
     result = hashlib.blake2b(digest_size=16)
     for value in values:
         if isinstance(value, np.ndarray):
-            result.update(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+            result.update(f"{value.dtype} {value.shape}".encode())
+            result.update(np.ascontiguousarray(value).tobytes())
         else:
             result.update(repr(value).encode())
     return result.hexdigest()
 
 
 def examine(name, seeds, folder, results):
-    """Read the damaged file of every seed and send (seed, outcome, seconds); runs in a process of its own."""
+    """Read the damaged file of every seed and send (seed, outcome, seconds).
+
+    Runs in a separate process.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    form, originals, written = FORMATS[name], [], set()
+    form = FORMATS[name]
+    originals, written = [], set()
     for k in range(2):
         form.make(folder / "whole", np.random.default_rng(k))
         originals.append((folder / "whole").read_bytes())
@@ -247,7 +295,9 @@ def examine(name, seeds, folder, results):
         try:
             outcome = "equal" if digest(form.read(folder / "damaged")) in written else "different"
         except FormatError as error:
-            outcome = "refused" if str(error).startswith(f"{folder / 'damaged'}") else f"without its file: {error}"
+            outcome = "refused"
+            if not str(error).startswith(f"{folder / 'damaged'}"):
+                outcome = f"without its file: {error}"
         except OSError:
             outcome = "refused by the system"
         except Exception as error:
@@ -258,12 +308,15 @@ def examine(name, seeds, folder, results):
 
 def run(name, seeds, context=multiprocessing.get_context("fork")):
     """Outcome and seconds of the damaged file of every seed: {seed: (outcome, seconds)}."""
-    found, seeds = {}, list(seeds)
+    found = {}
+    seeds = list(seeds)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         while len(found) < len(seeds):
             left = [seed for seed in seeds if seed not in found]
             results, end = context.Pipe(duplex=False)
-            process = context.Process(target=examine, args=(name, left, pathlib.Path(folder), end), daemon=True)
+            process = context.Process(
+                target=examine, args=(name, left, pathlib.Path(folder), end), daemon=True
+            )
             process.start()
             end.close()
             try:
@@ -281,18 +334,23 @@ def run(name, seeds, context=multiprocessing.get_context("fork")):
 
 
 def failures(name, found):
-    """The outcomes that must not be: {seed: outcome}."""
-    allowed = {"equal", "refused", "refused by the system"} | (set() if FORMATS[name].checked else {"different"})
+    """The forbidden outcomes: {seed: outcome}."""
+    allowed = {"equal", "refused", "refused by the system"}
+    if not FORMATS[name].checked:
+        allowed.add("different")
     return {seed: outcome for seed, (outcome, _) in found.items() if outcome not in allowed}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument("--files", type=int, default=10000, help="damaged files per format (default 10000)")
+    parser.add_argument(
+        "--files", type=int, default=10000, help="damaged files per format (default 10000)"
+    )
     parser.add_argument("--first", type=int, default=0, help="seed of the first one")
     args = parser.parse_args()
-    print("| format | checksums | files | read, equal | read, different | refused | failed | slowest |")
+    columns = "format", "checksums", "files", "read, equal", "read, different", "refused"
+    print(f"| {' | '.join(columns)} | failed | slowest |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     worst = {}
     for name in args.formats or FORMATS:
@@ -300,9 +358,13 @@ def main():
         count = collections.Counter(outcome for outcome, _ in found.values())
         worst[name] = failures(name, found)
         refused = count["refused"] + count["refused by the system"]
-        print(f"| {name} | {'yes' if FORMATS[name].checked else 'no'} | {len(found)} | {count['equal']} "
-              f"| {count['different']} | {refused} | {len(worst[name])} "
-              f"| {1e3 * max(seconds for _, seconds in found.values()):.0f} ms |", flush=True)
+        checked = "yes" if FORMATS[name].checked else "no"
+        slowest = 1e3 * max(seconds for _, seconds in found.values())
+        print(
+            f"| {name} | {checked} | {len(found)} | {count['equal']} | {count['different']} "
+            f"| {refused} | {len(worst[name])} | {slowest:.0f} ms |",
+            flush=True,
+        )
     for name, bad in worst.items():
         for seed, outcome in list(bad.items())[:10]:
             print(f"{name}, seed {seed}: {outcome[:300]}")

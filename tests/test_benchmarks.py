@@ -1,4 +1,4 @@
-"""The benchmarks: their scripts start, and the clock they share takes turns and compares round by round."""
+"""The benchmarks: their scripts start, and their clock alternates and compares round by round."""
 
 import importlib.util
 import pathlib
@@ -23,7 +23,7 @@ def timing():
 
 
 def clocked(timing, monkeypatch, costs):
-    """Callables that take the given seconds, call by call; the calls as they come are kept in a list."""
+    """Callables that take the given seconds, call by call, and a list that records the calls."""
     now, calls = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
@@ -48,7 +48,9 @@ def test_row_has_the_median_of_the_ratios_not_the_ratio_of_the_medians(timing):
     seconds = {"ours": [1.0, 2.0, 6.0], "peer": [4.0, 2.0, 8.0], "other": [1.0, 1.0, 1.0]}
     assert timing.ratios(seconds["ours"], seconds["peer"]) == [0.25, 1.0, 0.75]
     first, second = timing.rows("this", seconds).splitlines()
-    assert first == ("| this | 2000 (1000 - 6000) ms | peer: 4000 (2000 - 8000) ms | 0.750 (0.250 - 1.00) |")
+    assert first == (
+        "| this | 2000 (1000 - 6000) ms | peer: 4000 (2000 - 8000) ms | 0.750 (0.250 - 1.00) |"
+    )
     assert second.endswith("| other: 1000 (1000 - 1000) ms | 2.00 (1.00 - 6.00) |")
     with pytest.raises(ValueError):
         timing.ratios([1.0, 2.0], [1.0])
@@ -68,9 +70,14 @@ def test_heading_is_the_command(timing, monkeypatch):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script_explains_itself_without_its_peers(script):
     """Peers are imported after the arguments are read: help needs none of them."""
-    code = ("import runpy, sys; sys.modules['torch'] = sys.modules['tonic'] = None; sys.path.insert(0, sys.argv[1]); "
-            "runpy.run_path(sys.argv[1] + '/' + sys.argv[2], run_name='__main__')")
-    shown = subprocess.run([sys.executable, "-c", code, FOLDER, script, "--help"], capture_output=True, text=True)
+    code = (
+        "import runpy, sys; sys.modules['torch'] = sys.modules['tonic'] = None; "
+        "sys.path.insert(0, sys.argv[1]); "
+        "runpy.run_path(sys.argv[1] + '/' + sys.argv[2], run_name='__main__')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, FOLDER, script, "--help"], capture_output=True, text=True
+    )
     assert shown.returncode == 0, shown.stderr
     assert "usage:" in shown.stdout
 

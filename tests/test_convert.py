@@ -1,4 +1,4 @@
-"""From pairs to a file: conversions that are interrupted, continued, repeated and contested."""
+"""Conversion of pairs to a file: interrupted, resumed, repeated, and by two processes at once."""
 
 import functools
 import os
@@ -9,9 +9,9 @@ import types
 import numpy as np
 import pytest
 
+from ckd_ref.data.files import locked
 from ckd_ref.data.paired import open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
-from ckd_ref.data.files import locked
 
 CLASSES = ("ant", "bee")
 
@@ -40,11 +40,21 @@ def pairing(converter):
 
 @pytest.fixture
 def run(convert, pairing, tmp_path):
-    """Convert 10 pairs of each class; pair 15 needs the file `switch`. Returns the path of the output."""
+    """Convert 10 pairs of each class; pair 15 needs the file `switch`.
+
+    Returns the path of the output.
+    """
     switch = tmp_path / "switch"
     switch.write_text("go")
-    pairs = [pairing.Pair(f"{CLASSES[k // 10]}/{k}", k // 10, functools.partial(picture, k, 6),
-                          functools.partial(recording, k, *[switch] * (k == 15))) for k in range(20)]
+    pairs = [
+        pairing.Pair(
+            f"{CLASSES[k // 10]}/{k}",
+            k // 10,
+            functools.partial(picture, k, 6),
+            functools.partial(recording, k, *[switch] * (k == 15)),
+        )
+        for k in range(20)
+    ]
 
     def run(**changes):
         chosen = options(out=tmp_path / "out.h5", **changes)
@@ -70,7 +80,7 @@ def turn(switch, text):
 
 
 def interrupted(run, folder):
-    """Stop a conversion at the switch; returns the bytes of the whole output, which it has removed."""
+    """Stop a conversion at the switch; return the bytes of the complete output, now removed."""
     whole = run().read_bytes()
     (folder / "out.h5").unlink()
     turn(folder / "switch", "stop")
@@ -88,7 +98,8 @@ def test_content_names_and_order(run):
         for i, k in enumerate(data.image_identity):
             assert np.rint(255 * data.images([i])).max() == k and data.image_label[i] == k // 10
         for i, k in enumerate(data.event_identity):
-            assert np.array_equal(data.recording(i), recording(k)) and data.event_label[i] == k // 10
+            assert np.array_equal(data.recording(i), recording(k))
+            assert data.event_label[i] == k // 10
 
 
 def test_the_leaky_split_shows_the_test_images_to_the_static_stream(run):
@@ -113,7 +124,7 @@ def test_interrupted_and_continued_is_as_never_interrupted(run, tmp_path, monkey
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.h5.parts").iterdir()}
     assert len(kept) > 5 and "00000.npz" in kept
     turn(tmp_path / "switch", "goes")
-    monkeypatch.setitem(globals(), "picture", None)             # what is finished is not loaded again
+    monkeypatch.setitem(globals(), "picture", None)  # what is finished is not loaded again
     assert run().read_bytes() == whole
     assert files(tmp_path) == ["out.h5", "switch"]
 
@@ -129,7 +140,8 @@ def test_ctrl_c_is_noticed_after_the_shard(run, tmp_path, convert, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(convert.PairedWriter, "add_image", pressed)
         run()
-    assert files(tmp_path / "out.h5.parts") == ["00000.npz", "plan"] and not (tmp_path / "out.h5").exists()
+    assert files(tmp_path / "out.h5.parts") == ["00000.npz", "plan"]
+    assert not (tmp_path / "out.h5").exists()
     assert run().read_bytes() == whole
 
 
@@ -183,12 +195,17 @@ def test_a_full_disk_is_an_os_error_and_the_next_run_goes_on(run, tmp_path, smal
 
 
 def test_a_second_process_is_refused(run, tmp_path):
-    with locked(tmp_path / "out.h5"), pytest.raises(BlockingIOError, match="out.h5 is in use by process"):
+    with (
+        locked(tmp_path / "out.h5"),
+        pytest.raises(BlockingIOError, match="out.h5 is in use by process"),
+    ):
         run()
     assert files(tmp_path) == ["switch"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind the superuser")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind the superuser"
+)
 def test_a_read_only_folder_is_an_os_error(run, tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(PermissionError):
@@ -200,16 +217,25 @@ def test_a_missing_or_unwritable_folder_is_an_os_error(convert, tmp_path):
     for folder, message in ((tmp_path / "none", "no folder .* make it first"), ("/proc", "/proc")):
         chosen = options(out=convert.pathlib.Path(folder, "out.h5"))
         with pytest.raises(OSError, match=message):
-            convert.convert(chosen, CLASSES, (5, 7), [], {pool: [] for pool in ("teacher", "static", "test", "train")})
+            convert.convert(
+                chosen, CLASSES, (5, 7), [],
+                {pool: [] for pool in ("teacher", "static", "test", "train")},
+            )
 
 
 def test_memory_does_not_grow_with_the_number_of_recordings(convert, pairing, tmp_path):
     def peak(n):
-        pairs = [pairing.Pair(f"ant/{k}", 0, functools.partial(picture, 0, 200), functools.partial(recording, 3))
-                 for k in range(n)]
+        pairs = [
+            pairing.Pair(
+                f"ant/{k}", 0, functools.partial(picture, 0, 200), functools.partial(recording, 3)
+            )
+            for k in range(n)
+        ]
         chosen = options(out=tmp_path / f"{n}.h5", size=200)
         tracemalloc.start()
-        convert.convert(chosen, CLASSES[:1], (5, 7), pairs, pairing.split(pairs, CLASSES[:1], chosen))
+        convert.convert(
+            chosen, CLASSES[:1], (5, 7), pairs, pairing.split(pairs, CLASSES[:1], chosen)
+        )
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

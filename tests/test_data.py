@@ -1,4 +1,4 @@
-"""The file of paired data: round trip, damage, nothing partial."""
+"""The file of paired data: round trip, damage, atomic writes, validation once per recording."""
 
 import shutil
 
@@ -6,14 +6,20 @@ import h5py
 import numpy as np
 import pytest
 
+from ckd_ref import events as events_module
 from ckd_ref.data import paired as data_module
 from ckd_ref.data.paired import LAYOUT, PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError, bin_events, resize_frames
 
 SENSOR, S = (6, 9), 5
 CLASSES = ("anchor", "yin yang", "Äther")
-IMAGES = [(0, 10, "teacher"), (0, 11, "static"), (1, 12, "static"), (2, 13, "static"), (0, 20, "test"), (2, 21, "test")]
-RECORDINGS = [(0, 11, "train"), (1, 12, "train"), (2, 13, "train"), (0, 20, "test"), (2, 21, "test")]
+IMAGES = [
+    (0, 10, "teacher"), (0, 11, "static"), (1, 12, "static"), (2, 13, "static"),
+    (0, 20, "test"), (2, 21, "test"),
+]
+RECORDINGS = [
+    (0, 11, "train"), (1, 12, "train"), (2, 13, "train"), (0, 20, "test"), (2, 21, "test"),
+]
 
 NAMES = [f"picture {i} ß" for i in range(22)]
 
@@ -27,7 +33,7 @@ def make_events(rng, n):
 
 
 def write(path, rng):
-    """A valid file of three classes; returns what was put in."""
+    """Write a valid file of three classes; return its contents."""
     pixels = rng.integers(0, 256, (len(IMAGES), S, S, 3)).astype(np.uint8)
     recordings = [make_events(rng, int(n)) for n in rng.integers(1, 400, len(RECORDINGS))]
     with PairedWriter(path, CLASSES, SENSOR, S, NAMES) as writer:
@@ -56,12 +62,15 @@ def test_round_trip(tmp_path, rng):
         assert data.event_label.tolist() == [row[0] for row in RECORDINGS]
         assert data.event_identity.tolist() == [row[1] for row in RECORDINGS]
         assert data.event_split.tolist() == [0, 0, 0, 1, 1]
-        assert data.images_in("static").tolist() == [1, 2, 3] and data.recordings_in("test").tolist() == [3, 4]
+        assert data.images_in("static").tolist() == [1, 2, 3]
+        assert data.recordings_in("test").tolist() == [3, 4]
         for i, events in enumerate(recordings):
-            assert data.recording(i).dtype == EVENT_DTYPE and np.array_equal(data.recording(i), events)
+            assert data.recording(i).dtype == EVENT_DTYPE
+            assert np.array_equal(data.recording(i), events)
         assert data.names == tuple(NAMES) and not data.leaky
         images = data.images([4, 0, 4])
-        assert images.dtype == np.float32 and np.array_equal(images, pixels[[4, 0, 4]] / np.float32(255))
+        assert images.dtype == np.float32
+        assert np.array_equal(images, pixels[[4, 0, 4]] / np.float32(255))
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
 
 
@@ -82,7 +91,9 @@ def test_writer_streams(tmp_path, rng, monkeypatch):
     with PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
         for i, events in enumerate(recordings):
             writer.add_recording(events, i % 3, i, "train")
-            held = max(sum(piece.nbytes for piece in pending) for pending in writer._pending.values())
+            held = max(
+                sum(piece.nbytes for piece in pending) for pending in writer._pending.values()
+            )
             assert held < 1000
     with open_paired(tmp_path / "a.h5") as data:
         assert all(np.array_equal(data.recording(i), events) for i, events in enumerate(recordings))
@@ -98,7 +109,9 @@ def test_frames_are_binned_then_resized(path):
         frames = data.frames([3, 0], T=4, size=8)
         assert frames.shape == (4, 2, 8, 8, 2) and frames.dtype == np.float32
         for b, i in enumerate([3, 0]):
-            assert np.array_equal(frames[:, b], resize_frames(bin_events(data.recording(i), 4, SENSOR), 8))
+            assert np.array_equal(
+                frames[:, b], resize_frames(bin_events(data.recording(i), 4, SENSOR), 8)
+            )
 
 
 def test_frames_of_the_sensors_size_keep_every_event(tmp_path, rng):
@@ -109,11 +122,34 @@ def test_frames_of_the_sensors_size_keep_every_event(tmp_path, rng):
         assert np.array_equal(data.frames([0], 3, 9)[:, 0], bin_events(events, 3, (9, 9)))
 
 
+def test_events_are_checked_exactly_once_per_recording(path, monkeypatch):
+    checked = []
+
+    def check(events, sensor_size):
+        checked.append(len(events))
+        return events
+
+    monkeypatch.setattr(data_module, "check_events", check)
+    monkeypatch.setattr(events_module, "check_events", check)
+    with open_paired(path) as data:
+        data.frames([3, 0, 3], T=4, size=8)
+        assert checked == data.event_count[[3, 0, 3]].tolist()
+
+
+@pytest.mark.parametrize("T", [0, -1, 1.5])
+def test_frames_need_a_whole_number_of_windows(path, T):
+    with open_paired(path) as data, pytest.raises(ValueError, match="whole number >= 1, got"):
+        data.frames([0], T, 8)
+
+
 def test_opening_reads_neither_pixels_nor_events(path, monkeypatch):
     read = []
     original = h5py.Dataset.__getitem__
-    monkeypatch.setattr(h5py.Dataset, "__getitem__",
-                        lambda self, key, **more: read.append(self.name.lstrip("/")) or original(self, key, **more))
+    monkeypatch.setattr(
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, key, **more: read.append(self.name.lstrip("/")) or original(self, key, **more),
+    )
     open_paired(path).close()
     assert sorted(read) == sorted(set(LAYOUT) - set(data_module.STREAMED))
 
@@ -121,7 +157,11 @@ def test_opening_reads_neither_pixels_nor_events(path, monkeypatch):
 def test_closed_file_says_so(path):
     with open_paired(path) as data:
         pass
-    for use in (lambda: data.images([0]), lambda: data.recording(0), lambda: data.frames([0], 2, 4)):
+    for use in (
+        lambda: data.images([0]),
+        lambda: data.recording(0),
+        lambda: data.frames([0], 2, 4),
+    ):
         with pytest.raises(ValueError, match="good.h5 is closed; open it again"):
             use()
 
@@ -135,7 +175,7 @@ def test_positions_outside_are_refused(path, indices):
 # Broken files
 
 def swap(name, change, **properties):
-    """A change of one data set of a file, written as the writer would unless `properties` say otherwise."""
+    """Change one data set of a file, written like the writer's except for `properties`."""
     def spoil(file):
         values = change(file[name][()])
         del file[name]
@@ -177,7 +217,12 @@ def vlen_strings(file):
 
 def external_storage(file):
     del file["events/p"]
-    file.create_dataset("events/p", file["events/x"].shape, np.uint8, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+    file.create_dataset(
+        "events/p",
+        file["events/x"].shape,
+        np.uint8,
+        external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)],
+    )
 
 
 def virtual(file):
@@ -188,12 +233,14 @@ def virtual(file):
 
 
 def holes(file):
-    """Data sets of which only the first chunk is there: the rest would read as zeros."""
+    """Data sets with only the first chunk stored: the rest would read as zeros."""
     for field in "txyp":
         dtype = file[f"events/{field}"].dtype
         del file[f"events/{field}"]
-        file.create_dataset(f"events/{field}", (2 * 8192,), dtype, chunks=(8192,), fletcher32=True, shuffle=True,
-                            compression="gzip", maxshape=(None,))[:8192] = np.arange(8192) % 2
+        file.create_dataset(
+            f"events/{field}", (2 * 8192,), dtype, chunks=(8192,), fletcher32=True,
+            shuffle=True, compression="gzip", maxshape=(None,),
+        )[:8192] = np.arange(8192) % 2
 
 
 def claim_gigabytes(file):
@@ -205,53 +252,116 @@ def lone(names):
 
 
 BROKEN = {
-    "format": (attribute("format", np.bytes_("other")), "format = b'ckd_ref' and schema = 1, got b'other' and 1"),
-    "format in a heap": (attribute("format", "ckd_ref"), "attribute format: expected numbers or bytes"),
+    "format": (
+        attribute("format", np.bytes_("other")),
+        "format = b'ckd_ref' and schema = 1, got b'other' and 1",
+    ),
+    "format in a heap": (
+        attribute("format", "ckd_ref"),
+        "attribute format: expected numbers or bytes",
+    ),
     "schema": (attribute("schema", 2), "schema = 1, got b'ckd_ref' and 2"),
-    "schema list": (attribute("schema", [1, 1]), r"attribute schema: .* got int64 of the shape \(2,\)"),
-    "no attributes": (lambda file: [file.attrs.pop(name) for name in list(file.attrs)], "got None and None"),
+    "schema list": (
+        attribute("schema", [1, 1]),
+        r"attribute schema: .* got int64 of the shape \(2,\)",
+    ),
+    "no attributes": (
+        lambda file: [file.attrs.pop(name) for name in list(file.attrs)],
+        "got None and None",
+    ),
     "sensor": (attribute("sensor_size", [34]), "sensor_size"),
     "sensor gone": (lambda file: file.attrs.pop("sensor_size"), "sensor_size"),
     "image size": (attribute("image_size", 6), "images/pixels: expected the shape"),
     "missing": (lambda file: file.pop("images/label"), "images/label: expected a data set"),
     "missing group": (lambda file: file.pop("events"), "events/t: expected a data set"),
-    "group": (lambda file: (file.pop("events/p"), file.create_group("events/p")), "events/p: expected a chunked"),
-    "type": (swap("images/label", lambda v: v.astype(np.float64)), "images/label: expected the type int64"),
+    "group": (
+        lambda file: (file.pop("events/p"), file.create_group("events/p")),
+        "events/p: expected a chunked",
+    ),
+    "type": (
+        swap("images/label", lambda v: v.astype(np.float64)),
+        "images/label: expected the type int64",
+    ),
     "width": (swap("events/x", lambda v: v.astype(np.uint8)), "events/x: expected the type uint16"),
     "classes type": (swap("classes", lambda v: np.arange(3)), "classes: expected the type"),
     "rank": (swap("images/label", lambda v: v[:, None]), "images/label: expected the shape"),
-    "rank pixels": (swap("images/pixels", lambda v: v[..., 0]), "images/pixels: expected the shape"),
+    "rank pixels": (
+        swap("images/pixels", lambda v: v[..., 0]),
+        "images/pixels: expected the shape",
+    ),
     "grey": (swap("images/pixels", lambda v: v[..., :1]), "images/pixels: expected the shape"),
-    "images": (swap("images/label", lambda v: v[:-1]), r"expected the shape \('M',\) = \(6,\), got \(5,\)"),
+    "images": (
+        swap("images/label", lambda v: v[:-1]),
+        r"expected the shape \('M',\) = \(6,\), got \(5,\)",
+    ),
     "recordings": (swap("events/split", lambda v: v[:-1]), "events/split: expected the shape"),
     "events": (swap("events/p", lambda v: v[:-1]), "events/p: expected the shape"),
     "no checksum": (swap("events/y", lambda v: v, fletcher32=False), "events/y: .*fletcher32"),
     "claim": (claim_gigabytes, "events/t: 8796093022208 bytes by its shape .* more than"),
-    "type of the other end": (swap("images/label", lambda v: v.astype(">i8")), "expected the type int64, got >i8"),
+    "type of the other end": (
+        swap("images/label", lambda v: v.astype(">i8")),
+        "expected the type int64, got >i8",
+    ),
     "objects": (vlen_strings, "classes: expected a chunked data set with fletcher32"),
     "external storage": (external_storage, "events/p: expected a chunked data set"),
     "virtual": (virtual, "events/p: expected a chunked data set"),
-    "compact": (swap("images/label", lambda v: v, chunks=None, fletcher32=False), "images/label: expected a chunked"),
-    "other filter": (swap("events/y", lambda v: v, compression="lzf"), r"events/y: expected no filter but shuffle"),
+    "compact": (
+        swap("images/label", lambda v: v, chunks=None, fletcher32=False),
+        "images/label: expected a chunked",
+    ),
+    "other filter": (
+        swap("events/y", lambda v: v, compression="lzf"),
+        r"events/y: expected no filter but shuffle",
+    ),
     "holes": (holes, "events/[txyp]: .*(more than the|chunks, got)"),
     "external link": (external_link, "images/label: expected a data set in the file itself"),
     "soft link": (soft_link, "events/x: expected a data set in the file itself"),
     "external group": (external_group, "images/pixels: expected a data set in the file itself"),
-    "offsets start": (put("events/offsets", 0, 1), "events/offsets: expected 6 numbers that increase from 0"),
+    "offsets start": (
+        put("events/offsets", 0, 1),
+        "events/offsets: expected 6 numbers that increase from 0",
+    ),
     "offsets end": (put("events/offsets", -1, 7), "events/offsets"),
-    "offsets equal": (lambda file: put("events/offsets", 1, file["events/offsets"][2])(file), "events/offsets"),
+    "offsets equal": (
+        lambda file: put("events/offsets", 1, file["events/offsets"][2])(file),
+        "events/offsets",
+    ),
     "offsets negative": (put("events/offsets", 1, -5), "events/offsets"),
-    "offsets length": (swap("events/offsets", lambda v: np.delete(v, 1)), "events/offsets: expected 6"),
-    "label high": (put("images/label", 4, 3), r"images/label\[4\]: expected a number in 0 ... 2, got 3"),
+    "offsets length": (
+        swap("events/offsets", lambda v: np.delete(v, 1)),
+        "events/offsets: expected 6",
+    ),
+    "label high": (
+        put("images/label", 4, 3),
+        r"images/label\[4\]: expected a number in 0 ... 2, got 3",
+    ),
     "label low": (put("events/label", 0, -1), r"events/label\[0\]"),
     "identity": (put("events/identity", 0, -1), r"events/identity\[0\]"),
-    "image split": (put("images/split", 2, 3), r"images/split\[2\]: expected a number in 0 ... 2, got 3"),
-    "event split": (put("events/split", 2, 2), r"events/split\[2\]: expected a number in 0 ... 1, got 2"),
-    "leak of an image": (put("images/split", 4, 0), "identity 20 is in a test split and in another one"),
-    "leak of a recording": (put("events/identity", 3, 11), "identity 11 is in a test split and in another one"),
+    "image split": (
+        put("images/split", 2, 3),
+        r"images/split\[2\]: expected a number in 0 ... 2, got 3",
+    ),
+    "event split": (
+        put("events/split", 2, 2),
+        r"events/split\[2\]: expected a number in 0 ... 1, got 2",
+    ),
+    "leak of an image": (
+        put("images/split", 4, 0),
+        "identity 20 is in a test split and in another one",
+    ),
+    "leak of a recording": (
+        put("events/identity", 3, 11),
+        "identity 11 is in a test split and in another one",
+    ),
     "two classes": (put("events/label", 1, 2), "identity 12 has two labels"),
-    "names too few": (swap("names", lambda v: v[:21]), r"images/identity\[5\]: expected a number in 0 ... 20, got 21"),
-    "name twice": (swap("names", lambda v: v[[0, 0, *range(2, 22)]]), "names: expected one for each identity"),
+    "names too few": (
+        swap("names", lambda v: v[:21]),
+        r"images/identity\[5\]: expected a number in 0 ... 20, got 21",
+    ),
+    "name twice": (
+        swap("names", lambda v: v[[0, 0, *range(2, 22)]]),
+        "names: expected one for each identity",
+    ),
     "name empty": (put("names", 3, b""), "names: expected one for each identity, none empty"),
     "names number": (swap("names", lambda v: np.arange(22)), "names: expected the type"),
     "class twice": (swap("classes", lambda v: lone(["a", "b", "a"])), "none twice"),
@@ -273,7 +383,9 @@ def test_broken_file_is_refused_when_opened(path, spoil, message):
 @pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + bytes(200)])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(FormatError, match="a.h5: (damaged, or of another format|expected an HDF5 file)"):
+    with pytest.raises(
+        FormatError, match="a.h5: (damaged, or of another format|expected an HDF5 file)"
+    ):
         open_paired(tmp_path / "a.h5")
 
 
@@ -294,14 +406,21 @@ def test_a_flipped_bit_is_found_by_the_checksum(path):
     with h5py.File(path) as file:
         places = {name: file[name].id.get_chunk_info(0) for name in ("events/t", "images/pixels")}
     content = path.read_bytes()
-    for name, use in (("events/t", lambda file: file.recording(0)), ("images/pixels", lambda file: file.images([0]))):
+    for name, use in (
+        ("events/t", lambda file: file.recording(0)),
+        ("images/pixels", lambda file: file.images([0])),
+    ):
         place = places[name].byte_offset + places[name].size // 2
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
-        with open_paired(path) as data, pytest.raises(FormatError, match=r"good.h5, (recording|image) 0: .*damaged"):
+        with (
+            open_paired(path) as data,
+            pytest.raises(FormatError, match=r"good.h5, (recording|image) 0: .*damaged"),
+        ):
             use(data)
     with h5py.File(path) as file:
         place = file["images/identity"].id.get_chunk_info(0).byte_offset
-    path.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1:])      # 10 becomes 74
+    # 10 becomes 74
+    path.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1:])
     with pytest.raises(FormatError, match="good.h5: .*damaged"):
         open_paired(path)
 
@@ -322,7 +441,10 @@ def test_broken_events_are_refused_when_read(path, name, value, message):
 # Writing
 
 def test_nothing_is_left_when_the_block_raises(tmp_path, rng):
-    with pytest.raises(KeyboardInterrupt), PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer,
+    ):
         writer.add_recording(make_events(rng, 10), 0, 0, "train")
         assert (tmp_path / ".a.h5.tmp").exists() and not (tmp_path / "a.h5").exists()
         raise KeyboardInterrupt
@@ -345,7 +467,10 @@ def test_old_file_survives_a_failed_rewrite_and_is_replaced_by_a_good_one(path, 
 ])
 def test_leaking_or_contradictory_identities_are_not_written(tmp_path, rng, first, second, message):
     path = tmp_path / "a.h5"
-    with pytest.raises(FormatError, match=f"a.h5: {message}"), PairedWriter(path, CLASSES, SENSOR, S) as writer:
+    with (
+        pytest.raises(FormatError, match=f"a.h5: {message}"),
+        PairedWriter(path, CLASSES, SENSOR, S) as writer,
+    ):
         writer.add_image(np.zeros((S, S, 3), np.uint8), *first)
         if second[2] == "train":
             writer.add_recording(make_events(rng, 5), *second)
@@ -385,7 +510,10 @@ GOOD_IMAGE = np.zeros((S, S, 3), np.uint8)
     ((GOOD_IMAGE, 0, 0, "train"), "expected split to be one of teacher, static, test, got 'train'"),
 ])
 def test_writer_refuses_bad_images(tmp_path, image, message):
-    with pytest.raises(ValueError, match=message), PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer:
+    with (
+        pytest.raises(ValueError, match=message),
+        PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S) as writer,
+    ):
         writer.add_image(*image)
 
 
@@ -403,10 +531,18 @@ def test_writer_refuses_bad_recordings(tmp_path, rng):
         assert len(data.event_label) == 1 and len(data.recording(0)) == 9
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (((), SENSOR, S), "at least one name"), ((("a", "a"), SENSOR, S), "none twice"), ((("a", ""), SENSOR, S), "empty"),
-    (((1, 2), SENSOR, S), "class names"), ((CLASSES, 34, S), "sensor_size"), ((CLASSES, SENSOR, 0), "image_size"),
-    ((CLASSES, SENSOR, 4.5), "image_size")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (((), SENSOR, S), "at least one name"),
+        ((("a", "a"), SENSOR, S), "none twice"),
+        ((("a", ""), SENSOR, S), "empty"),
+        (((1, 2), SENSOR, S), "class names"),
+        ((CLASSES, 34, S), "sensor_size"),
+        ((CLASSES, SENSOR, 0), "image_size"),
+        ((CLASSES, SENSOR, 4.5), "image_size"),
+    ],
+)
 def test_writer_refuses_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         PairedWriter(tmp_path / "a.h5", *arguments)

@@ -1,4 +1,4 @@
-"""Files are there as a whole or not at all, and locks keep a second process out."""
+"""Writes are atomic, and locks keep a second process out."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ckd_ref.data import files
-from ckd_ref.data.files import locked, remove_leftovers, atomic_write
+from ckd_ref.data.files import atomic_write, locked, remove_leftovers
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
@@ -57,7 +57,9 @@ with locked(sys.argv[1]):
 @contextlib.contextmanager
 def held_elsewhere(path, script=HOLD):
     """A process that holds the lock of `path`, or that runs another script."""
-    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout.readline() == "held\n"
             yield process
@@ -71,7 +73,12 @@ def test_second_process_is_refused_and_told_of_the_first(tmp_path, name):
     with held_elsewhere(path) as holder:
         with pytest.raises(BlockingIOError) as error, locked(path):
             pass
-        for part in (str(path), f"process {holder.pid} on {platform.node()}", "ckd_ref.data.files", "choose another name"):
+        for part in (
+            str(path),
+            f"process {holder.pid} on {platform.node()}",
+            "ckd_ref.data.files",
+            "choose another name",
+        ):
             assert part in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -143,7 +150,10 @@ def test_leftovers_of_killed_processes_are_removed_but_not_the_work_of_living_on
 def test_two_processes_do_not_write_one_file(tmp_path):
     with atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("first")
-        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} "), atomic_write(tmp_path / "a.txt"):
+        with (
+            pytest.raises(BlockingIOError, match=f"process {os.getpid()} "),
+            atomic_write(tmp_path / "a.txt"),
+        ):
             pass
     assert (tmp_path / "a.txt").read_text() == "first"
 
@@ -151,7 +161,9 @@ def test_two_processes_do_not_write_one_file(tmp_path):
 def test_without_flock_the_lock_file_itself_is_the_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "fcntl", None)
     with locked(tmp_path):
-        with pytest.raises(BlockingIOError, match=r"in use by process .* if it has ended, delete .*\.lock"):
+        with pytest.raises(
+            BlockingIOError, match=r"in use by process .* if it has ended, delete .*\.lock"
+        ):
             with locked(tmp_path):
                 pass
     assert list(tmp_path.iterdir()) == []

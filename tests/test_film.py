@@ -1,4 +1,4 @@
-"""Images filmed by the simulated camera: any folder of them, on files written here and on real photographs."""
+"""Folders of images filmed by the simulated camera: on files written here, on real photographs."""
 
 import os
 import re
@@ -36,7 +36,10 @@ def source(tmp_path, rng):
 
 
 def arguments(source, *more):
-    return [str(source / "images"), str(source / "out.h5"), "--sensor-size", "24", "30", "--workers", "1", *more]
+    return [
+        str(source / "images"), str(source / "out.h5"), "--sensor-size", "24", "30",
+        "--workers", "1", *more,
+    ]
 
 
 def refusal(film, source, *more):
@@ -47,7 +50,9 @@ def refusal(film, source, *more):
 
 
 def test_pools_names_and_films(film, source):
-    film.main(arguments(source, "--images-per-class", "2", "--events-per-class", "1", "--seed", "3"))
+    film.main(
+        arguments(source, "--images-per-class", "2", "--events-per-class", "1", "--seed", "3")
+    )
     with open_paired(source / "out.h5") as data:
         assert data.classes == ("a b", "café", "x'; rm") and data.sensor_size == (24, 30)
         assert [len(data.images_in(pool)) for pool in ("teacher", "static", "test")] == [3, 6, 3]
@@ -60,7 +65,9 @@ def test_pools_names_and_films(film, source):
         name = data.names[data.event_identity[0]]
         luminance = rgb_to_luminance(read_image(source / "images" / name) / np.float32(255))
         scale = min(24 / luminance.shape[0], 30 / luminance.shape[1])
-        expected = record(luminance, (24, 30), np.random.default_rng([3, *name.encode()]), scale=scale)
+        expected = record(
+            luminance, (24, 30), np.random.default_rng([3, *name.encode()]), scale=scale
+        )
         assert np.array_equal(data.recording(0), expected)
 
 
@@ -68,7 +75,10 @@ def test_a_film_depends_on_seed_and_name_only(film, source):
     def films(*more):
         film.main(arguments(source, "--overwrite", *more))
         with open_paired(source / "out.h5") as data:
-            return {data.names[i]: data.recording(r).tobytes() for r, i in enumerate(data.event_identity)}
+            return {
+                data.names[i]: data.recording(r).tobytes()
+                for r, i in enumerate(data.event_identity)
+            }
     all_classes, without = films(), films("--leave-out", "a b")
     assert {name.split("/")[0] for name in without} == {"café", "x'; rm"}
     shared = set(all_classes) & set(without)
@@ -78,7 +88,7 @@ def test_a_film_depends_on_seed_and_name_only(film, source):
 
 
 def test_killed_and_continued_is_as_never_interrupted(film, source):
-    """SIGKILL while parts are written by two processes, which end too."""
+    """SIGKILL while two processes write parts; both end as well."""
     film.main(arguments(source))
     whole = (source / "out.h5").read_bytes()
     (source / "out.h5").unlink()
@@ -86,24 +96,39 @@ def test_killed_and_continued_is_as_never_interrupted(film, source):
     tools = os.path.dirname(film.__file__)
     command = [sys.executable, "-c", code, *arguments(source, "--workers", "2")]
     search = os.pathsep.join([tools, os.path.dirname(tools)])
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": search}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": search}, stderr=subprocess.DEVNULL
+    )
     parts = source / "out.h5.parts"
     while process.poll() is None and not list(parts.glob("*.npz")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (source / "out.h5").exists() and list(parts.glob("*.npz"))
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=True, capture_output=True)
+    subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": search}, check=True, capture_output=True
+    )
     assert (source / "out.h5").read_bytes() == whole and not parts.exists()
 
 
-@pytest.mark.parametrize("more, spoil, message", [
-    (("--leave-out", "dog"), None, "there is no folder dog to leave out"),
-    ((), lambda s: [p.unlink() for p in (s / "images/café").glob("[1-3]*")], "café: expected at least 2 .* got 1"),
-    ((), lambda s: (s / "images/empty").mkdir(), "class empty: expected at least 2 .* got 0"),
-    ((), lambda s: [p.write_bytes(b"") for p in (s / "images/a b").iterdir()], "expected a JPEG or PNG"),
-    ((), lambda s: (s / "images").rename(s / "elsewhere"), "is not a folder"),
-])
+@pytest.mark.parametrize(
+    "more, spoil, message",
+    [
+        (("--leave-out", "dog"), None, "there is no folder dog to leave out"),
+        (
+            (),
+            lambda s: [p.unlink() for p in (s / "images/café").glob("[1-3]*")],
+            "café: expected at least 2 .* got 1",
+        ),
+        ((), lambda s: (s / "images/empty").mkdir(), "class empty: expected at least 2 .* got 0"),
+        (
+            (),
+            lambda s: [p.write_bytes(b"") for p in (s / "images/a b").iterdir()],
+            "expected a JPEG or PNG",
+        ),
+        ((), lambda s: (s / "images").rename(s / "elsewhere"), "is not a folder"),
+    ],
+)
 def test_unusable_sources_end_in_one_message(film, source, more, spoil, message):
     if spoil:
         spoil(source)
@@ -121,9 +146,18 @@ def test_a_picture_of_one_grey_may_show_nothing(film, source):
 
 def test_real_photographs(film, shared, tmp_path):
     os.symlink(shared / "data/caltech101", tmp_path / "images")
-    left_out = [path.name for path in (tmp_path / "images").iterdir() if path.name not in ("Faces_easy", "watch")]
-    film.main([str(tmp_path / "images"), str(tmp_path / "out.h5"), "--workers", "1", "--events-per-class", "1",
-               "--test-per-class", "1", "--images-per-class", "3", "--leave-out", *left_out])
+    left_out = [
+        path.name
+        for path in (tmp_path / "images").iterdir()
+        if path.name not in ("Faces_easy", "watch")
+    ]
+    film.main(
+        [
+            str(tmp_path / "images"), str(tmp_path / "out.h5"), "--workers", "1",
+            "--events-per-class", "1", "--test-per-class", "1", "--images-per-class", "3",
+            "--leave-out", *left_out,
+        ]
+    )
     with open_paired(tmp_path / "out.h5") as data:
         assert data.classes == ("Faces_easy", "watch") and len(data.names) == 120
         counts = [len(data.recording(i)) for i in range(len(data.event_label))]

@@ -1,4 +1,4 @@
-"""The embedded data set: its symbols exist, its pictures follow from the seed, its splits do not share a picture."""
+"""The embedded data set: its symbols exist, pictures follow from the seed, splits are disjoint."""
 
 import pathlib
 from dataclasses import replace
@@ -24,7 +24,11 @@ def arrays(path):
     """Everything in an HDF5 file, by name."""
     found = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
     return found
 
 
@@ -32,30 +36,38 @@ def test_there_are_at_least_ten_classes():
     assert len(glyphs.GLYPHS) >= 10
 
 
-@pytest.mark.parametrize("characters", [glyphs.GLYPHS.values(), glyphs.CLUTTER], ids=["glyphs", "clutter"])
+@pytest.mark.parametrize(
+    "characters", [glyphs.GLYPHS.values(), glyphs.CLUTTER], ids=["glyphs", "clutter"]
+)
 def test_every_character_is_in_the_font(characters):
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
-    charmap = FT2Font(str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))).get_charmap()
+    charmap = FT2Font(
+        str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    ).get_charmap()
     assert [c for c in characters if ord(c) not in charmap] == []
 
 
 def shape_of(character):
-    """What `draw` makes its pictures of, 32 x 32."""
+    """The glyph that `draw` uses, 32 x 32."""
     return np.asarray(glyphs._glyph(character, 64).resize((32, 32)))
 
 
 def looks_like_another(characters):
-    """Those whose shape differs by less than a tenth of full scale, on average, from one before them."""
+    """Those whose shape differs on average by less than a tenth of full scale from a former one."""
     shapes = [shape_of(c).astype(int) for c in characters]
-    return [c for i, c in enumerate(characters) if any(abs(shapes[i] - s).mean() < 25.5 for s in shapes[:i])]
+    return [
+        c
+        for i, c in enumerate(characters)
+        if any(abs(shapes[i] - s).mean() < 25.5 for s in shapes[:i])
+    ]
 
 
 def test_every_class_has_a_shape_of_its_own():
     characters = list(glyphs.GLYPHS.values())
     assert looks_like_another(characters) == []
-    missing = ["\N{WATCH}", "\N{HOURGLASS}"]         # characters the font lacks: both become the same box
+    missing = ["\N{WATCH}", "\N{HOURGLASS}"]  # characters the font lacks: both become the same box
     assert looks_like_another(characters + missing) == missing[1:]
 
 
@@ -86,8 +98,10 @@ def test_pictures_use_the_whole_range_of_values(rng):
     assert pictures.min() == 0 and pictures.max() == 255
 
 
-PLAIN = glyphs.Difficulty(scale=(0.8, 0.8), rotation=0, shear=0, stretch=0, shift=0, contrast=(0.5, 0.5), hue_only=0,
-                          texture=0, clutter=0, noise=0)
+PLAIN = glyphs.Difficulty(
+    scale=(0.8, 0.8), rotation=0, shear=0, stretch=0, shift=0, contrast=(0.5, 0.5), hue_only=0,
+    texture=0, clutter=0, noise=0,
+)
 
 
 def value(picture):
@@ -100,13 +114,18 @@ def test_without_difficulty_the_v_channel_is_the_symbol(name, rng):
     back = V[0, 0]
     ink = abs(V - back) / abs(V - back).max()
     rows, columns = np.flatnonzero(ink.max(axis=1) > 0.2), np.flatnonzero(ink.max(axis=0) > 0.2)
-    assert abs(V - back).max() == pytest.approx(127.5, abs=1.5)                      # the contrast asked for
-    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.8 * 48, abs=2)  # the scale asked for
+    assert abs(V - back).max() == pytest.approx(127.5, abs=1.5)  # the contrast asked for
+    # The scale asked for.
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.8 * 48, abs=2)
     drawn = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
     shapes = {other: np.asarray(glyphs._glyph(character, 64).resize(drawn.shape[::-1]))
               for other, character in glyphs.GLYPHS.items()}
-    likeness = {other: max(np.corrcoef(drawn.ravel(), side.ravel())[0, 1] for side in (shape, shape[:, ::-1]))
-                for other, shape in shapes.items()}                                  # it or its mirror image
+    likeness = {
+        other: max(
+            np.corrcoef(drawn.ravel(), side.ravel())[0, 1] for side in (shape, shape[:, ::-1])
+        )
+        for other, shape in shapes.items()
+    }  # it or its mirror image
     assert max(likeness, key=likeness.get) == name and likeness[name] > 0.75
 
 
@@ -127,11 +146,19 @@ def test_hue_only_hides_the_symbol_from_v_but_not_from_rgb(rng):
     assert (abs(value(picture) - value(picture)[0, 0])[inside] <= 2).mean() > 0.8
 
 
-@pytest.mark.parametrize("knob, hard", [("rotation", 60), ("shear", 0.5), ("stretch", 0.5), ("shift", 0.3),
-                                        ("scale", (0.3, 0.5)), ("texture", 0.3), ("clutter", 9), ("noise", 0.1),
-                                        ("contrast", (0.1, 0.2)), ("hue_only", 1.0)])
+@pytest.mark.parametrize(
+    "knob, hard",
+    [
+        ("rotation", 60), ("shear", 0.5), ("stretch", 0.5), ("shift", 0.3),
+        ("scale", (0.3, 0.5)), ("texture", 0.3), ("clutter", 9), ("noise", 0.1),
+        ("contrast", (0.1, 0.2)), ("hue_only", 1.0),
+    ],
+)
 def test_every_knob_of_difficulty_changes_the_pictures(knob, hard):
-    one, other = (glyphs.draw("star", np.random.default_rng(5), 48, d) for d in (PLAIN, replace(PLAIN, **{knob: hard})))
+    one, other = (
+        glyphs.draw("star", np.random.default_rng(5), 48, d)
+        for d in (PLAIN, replace(PLAIN, **{knob: hard}))
+    )
     assert (one != other).any()
 
 
@@ -168,17 +195,19 @@ def test_recordings_show_the_picture_they_film(tiny, rng):
     with open_paired(tiny) as data:
         R = len(data.event_label)
         place = {identity: i for i, identity in enumerate(data.image_identity)}
-        pictures = data.images(np.array([place[identity] for identity in data.event_identity]))  # (R, 16, 16, 3)
+        # (R, 16, 16, 3)
+        pictures = data.images(np.array([place[identity] for identity in data.event_identity]))
         films = [data.recording(i) for i in range(R)]
     again = [record(rgb_to_luminance(picture), (16, 16), rng) for picture in pictures]
-    maps = np.stack([bin_events(events, 1, (16, 16)) for events in films + again])               # (2 R, 1, 16, 16, 2)
+    # (2 R, 1, 16, 16, 2)
+    maps = np.stack([bin_events(events, 1, (16, 16)) for events in films + again])
     likeness = np.corrcoef(np.sqrt(maps).reshape(2 * R, -1))[:R, R:]
 
     def right(films):
         return (likeness[films].argmax(axis=1) == np.arange(R)).mean()
 
     assert right(np.arange(R)) > 0.9
-    assert right(np.roll(np.arange(R), 1)) < 0.1            # recordings of another picture are told apart
+    assert right(np.roll(np.arange(R), 1)) < 0.1  # recordings of another picture are told apart
 
 
 def test_the_same_seed_builds_the_same_arrays(tiny, tmp_path):
@@ -191,12 +220,16 @@ def test_the_same_seed_builds_the_same_arrays(tiny, tmp_path):
 
 
 def test_larger_pools_begin_with_the_smaller_ones(tiny, tmp_path):
-    larger = glyphs.build(tmp_path / "larger.h5", **{**TINY, "teacher": 0, "static": 3, "events": 2})
+    larger = glyphs.build(
+        tmp_path / "larger.h5", **{**TINY, "teacher": 0, "static": 3, "events": 2}
+    )
 
     def pictures(path, split, label):
         with h5py.File(path) as file:
             images = file["images"]
-            return images["pixels"][()][(images["split"][()] == split) & (images["label"][()] == label)]
+            return images["pixels"][()][
+                (images["split"][()] == split) & (images["label"][()] == label)
+            ]
 
     for label in range(len(glyphs.GLYPHS)):
         np.testing.assert_array_equal(pictures(larger, 1, label)[:2], pictures(tiny, 1, label))
@@ -230,7 +263,9 @@ def test_an_unknown_name_is_refused(rng):
 
 @pytest.mark.parametrize("size", [15, 0, -48, 47.5, None, "48", float("nan")])
 def test_an_unusable_size_is_refused(size, rng):
-    with pytest.raises(ValueError, match="size, the rows and columns of a picture, to be a whole number >= 16, got"):
+    with pytest.raises(
+        ValueError, match="size, the rows and columns of a picture, to be a whole number >= 16, got"
+    ):
         glyphs.draw("star", rng, size)
 
 
@@ -239,9 +274,14 @@ def test_a_seed_is_no_generator():
         glyphs.draw("star", 0)
 
 
-@pytest.mark.parametrize("knob, wrong", [("scale", (0, 0.5)), ("scale", 0.5), ("scale", (0.5, 0.4)), ("rotation", -1),
-                                         ("contrast", (0.5, 1.5)), ("hue_only", float("nan")), ("clutter", 1.5),
-                                         ("clutter", float("inf")), ("noise", "much"), ("texture", 0.6)])
+@pytest.mark.parametrize(
+    "knob, wrong",
+    [
+        ("scale", (0, 0.5)), ("scale", 0.5), ("scale", (0.5, 0.4)), ("rotation", -1),
+        ("contrast", (0.5, 1.5)), ("hue_only", float("nan")), ("clutter", 1.5),
+        ("clutter", float("inf")), ("noise", "much"), ("texture", 0.6),
+    ],
+)
 def test_an_unusable_difficulty_is_refused(knob, wrong):
     with pytest.raises(ValueError, match=f"expected Difficulty.{knob} to be "):
         glyphs.Difficulty(**{knob: wrong})
@@ -255,7 +295,10 @@ def test_an_unusable_difficulty_is_refused(knob, wrong):
     (dict(events=9), "events <= static.*got events=9, static=2"),
 ])
 def test_unusable_numbers_are_refused_and_nothing_is_written(wrong, message, tmp_path):
-    for make in (lambda **k: glyphs.build(tmp_path / "never.h5", **k), lambda **k: glyphs.cached(tmp_path, **k)):
+    for make in (
+        lambda **k: glyphs.build(tmp_path / "never.h5", **k),
+        lambda **k: glyphs.cached(tmp_path, **k),
+    ):
         with pytest.raises(ValueError, match=message):
             make(**{**TINY, **wrong})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,7 @@
-"""The gate of HDF5 files: what is bounded, what is refused. Damage of whole files: test_data.py, test_fuzz_files.py."""
+"""Validation of HDF5 files: what is bounded, what is refused.
+
+Damage anywhere in a file: test_data.py, test_fuzz_files.py.
+"""
 
 import os
 import shutil
@@ -7,16 +10,16 @@ import subprocess
 import sys
 import time
 
-import h5py
 import fuzz_files
+import h5py
 import numpy as np
 import pytest
 from conftest import peak_memory
 
 from ckd_ref.data import hdf5
-from ckd_ref.events import FormatError
 from ckd_ref.data.errors import error_context
 from ckd_ref.data.files import atomic_hdf5
+from ckd_ref.events import FormatError
 
 
 @pytest.fixture
@@ -37,7 +40,8 @@ def test_what_is_written_is_read(path):
     assert np.array_equal(read(path), np.arange(12.0).reshape(3, 4))
     assert read(path, "names", "S", (2,)).tolist() == [b"a", "ä".encode()]
     with hdf5.open_checked(path) as file:
-        assert hdf5.attribute(file, "size") == 7 and hdf5.attribute(file, "sides", (2,)).tolist() == [3, 4]
+        assert hdf5.attribute(file, "size") == 7
+        assert hdf5.attribute(file, "sides", (2,)).tolist() == [3, 4]
         assert hdf5.attribute(file, "other") is None
 
 
@@ -46,58 +50,82 @@ def test_equal_names_are_equal_lengths(path):
     with hdf5.open_checked(path) as file:
         hdf5.dataset(file, "group/values", np.float64, ("M", 4), lengths)
         assert lengths == {"M": 3}
-        with pytest.raises(FormatError, match=r"names: expected the shape \('M',\) = \(3,\), got \(2,\)"):
+        with pytest.raises(
+            FormatError, match=r"names: expected the shape \('M',\) = \(3,\), got \(2,\)"
+        ):
             hdf5.dataset(file, "names", "S", ("M",), lengths)
 
 
-@pytest.mark.parametrize("name, dtype, shape, message", [
-    ("group", "f", (1,), "group: expected a chunked data set"), ("other", "f", (1,), "other: expected a data set"),
-    ("group/values", "S", ("M", "K"), "type bytes of fixed length, got float64"),
-    ("group/values", np.float32, ("M", "K"), "type float32, got float64"),
-    ("group/values", "f", ("M",), "expected the shape"), ("group/values", "f", (3, 5), r"\(3, 5\), got \(3, 4\)"),
-    ("names/x", "S", (2,), "expected a data set"), ("../names", "S", (2,), "expected a data set in the file itself"),
-])
+@pytest.mark.parametrize(
+    "name, dtype, shape, message",
+    [
+        ("group", "f", (1,), "group: expected a chunked data set"),
+        ("other", "f", (1,), "other: expected a data set"),
+        ("group/values", "S", ("M", "K"), "type bytes of fixed length, got float64"),
+        ("group/values", np.float32, ("M", "K"), "type float32, got float64"),
+        ("group/values", np.dtype("f4"), ("M", "K"), "type float32, got float64"),
+        ("group/values", np.dtype(">f8"), ("M", "K"), "type >f8, got float64"),
+        ("group/values", "f", ("M",), "expected the shape"),
+        ("group/values", "f", (3, 5), r"\(3, 5\), got \(3, 4\)"),
+        ("names/x", "S", (2,), "expected a data set"),
+        ("../names", "S", (2,), "expected a data set in the file itself"),
+    ],
+)
 def test_another_data_set_than_expected_is_refused(path, name, dtype, shape, message):
     with pytest.raises(FormatError, match=f"a.h5: .*{message}"):
         read(path, name, dtype, shape)
 
 
-@pytest.mark.parametrize("value", ["text in a heap", np.ones(5), [[1, 2]], np.bytes_(b"x" * 65), h5py.Empty("f4"),
-                                   np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text in a heap", np.ones(5), [[1, 2]], np.bytes_(b"x" * 65), h5py.Empty("f4"),
+        np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+    ],
+)
 def test_other_attributes_are_refused(path, value):
     with h5py.File(path, "r+", libver="v110") as file:
         file.attrs["size"] = value
-    with hdf5.open_checked(path) as file, pytest.raises(FormatError, match="attribute size: expected numbers or bytes"):
+    with (
+        hdf5.open_checked(path) as file,
+        pytest.raises(FormatError, match="attribute size: expected numbers or bytes"),
+    ):
         hdf5.attribute(file, "size")
 
 
 def test_files_without_checksums_of_metadata_are_refused(tmp_path):
     with h5py.File(tmp_path / "old.h5", "w", libver="earliest") as file:
         hdf5.write(file, "group/values", np.ones((3, 4)))
-    with pytest.raises(FormatError, match="old.h5: expected an HDF5 file whose metadata has checksums"):
+    with pytest.raises(
+        FormatError, match="old.h5: expected an HDF5 file whose metadata has checksums"
+    ):
         read(tmp_path / "old.h5")
 
 
 def bomb(path, unpacked):
-    """A file of zeros that unpack to so many bytes."""
+    """A file of zeros that decompress to this many bytes."""
     with atomic_hdf5(path) as file:
         size = min(unpacked // 8, 2**22)
-        packed = file.create_dataset("group/values", (unpacked // 8,), "f8", chunks=(size,), fletcher32=True,
-                                     compression="gzip", compression_opts=9, shuffle=True)
+        packed = file.create_dataset(
+            "group/values", (unpacked // 8,), "f8", chunks=(size,), fletcher32=True,
+            compression="gzip", compression_opts=9, shuffle=True,
+        )
         for i in range(0, unpacked // 8, size):
             packed[i:i + size] = 0.0
     return path
 
 
 def test_memory_is_bounded_before_reading(tmp_path):
-    """A file that claims more than its bytes can hold is refused without being unpacked, at once."""
+    """A file that claims more than its bytes can hold is refused at once, not decompressed."""
     path = bomb(tmp_path / "a.h5", 2**25)
     honest = path.stat().st_size
     assert honest < 2**25 / 900                                 # deflate at its best
     with h5py.File(path, "r+", libver="v110") as file:
         del file["group/values"]
-        file.create_dataset("group/values", (2**36,), "f8", chunks=(2**20,), fletcher32=True, shuffle=True,
-                            compression="gzip")[:2**20] = 0.0
+        file.create_dataset(
+            "group/values", (2**36,), "f8", chunks=(2**20,), fletcher32=True, shuffle=True,
+            compression="gzip",
+        )[:2**20] = 0.0
     start = time.perf_counter()
     with pytest.raises(FormatError, match="549755813888 bytes by its shape .* more than the"):
         read(path, shape=("N",))
@@ -107,15 +135,23 @@ def test_memory_is_bounded_before_reading(tmp_path):
 
 def test_what_passes_unpacks_to_no_more_than_the_stated_multiple(tmp_path):
     path = bomb(tmp_path / "a.h5", 2**25)
-    assert peak_memory(lambda: read(path, shape=("N",))) < 2**24 + 3 * hdf5.DEFLATE_RATIO * path.stat().st_size
+    assert (
+        peak_memory(lambda: read(path, shape=("N",)))
+        < 2**24 + 3 * hdf5.DEFLATE_RATIO * path.stat().st_size
+    )
 
 
 def test_one_chunk_larger_than_the_data_is_refused(tmp_path):
-    with atomic_hdf5(tmp_path / "a.h5") as file:                # a gigabyte for three numbers, in a small file
-        lying = file.create_dataset("group/values", (3,), "f8", chunks=(2**27,), maxshape=(None,), fletcher32=True,
-                                    shuffle=True, compression="gzip")
+    with atomic_hdf5(tmp_path / "a.h5") as file:  # a gigabyte for three numbers, in a small file
+        lying = file.create_dataset(
+            "group/values", (3,), "f8", chunks=(2**27,), maxshape=(None,), fletcher32=True,
+            shuffle=True, compression="gzip",
+        )
         lying.id.write_direct_chunk((0,), b"x" * 100)
-    assert peak_memory(lambda: pytest.raises(FormatError, read, tmp_path / "a.h5", shape=("N",))) < 2**23
+    assert (
+        peak_memory(lambda: pytest.raises(FormatError, read, tmp_path / "a.h5", shape=("N",)))
+        < 2**23
+    )
 
 
 def test_the_systems_own_errors_pass(path, tmp_path):
@@ -132,11 +168,17 @@ def test_the_systems_own_errors_pass(path, tmp_path):
 
 def test_links_are_not_followed(path, tmp_path):
     shutil.copy(path, tmp_path / "other.h5")
-    for link in (h5py.ExternalLink("other.h5", "/group/values"), h5py.SoftLink("/names"), h5py.SoftLink("/nowhere")):
+    for link in (
+        h5py.ExternalLink("other.h5", "/group/values"),
+        h5py.SoftLink("/names"),
+        h5py.SoftLink("/nowhere"),
+    ):
         with h5py.File(path, "r+", libver="v110") as file:
             del file["group/values"]
             file["group/values"] = link
-        with pytest.raises(FormatError, match="group/values: expected a data set in the file itself"):
+        with pytest.raises(
+            FormatError, match="group/values: expected a data set in the file itself"
+        ):
             read(path)
 
 
@@ -154,8 +196,8 @@ def test_headers_without_checksums_are_refused(path):
         read(path, "group/old")
 
 
-def righted(path, change):
-    """Change the header of the data set in a file, given as bytes, and right its checksum as an attacker would."""
+def change_header(path, change):
+    """Apply `change` to the bytes of the data set's header and recompute its checksum."""
     content = path.read_bytes()
     with h5py.File(path) as file:
         begin = h5py.h5o.get_info(file.id, b"group/values").addr
@@ -165,21 +207,26 @@ def righted(path, change):
 
 
 def test_chunks_that_hdf5_would_divide_by_are_refused(path):
-    """HDF5 2.0 sees that a length is 0, but not that there are none, which takes the process with it."""
+    """HDF5 2.0 notices a length of 0, but not that there is no axis, and crashes."""
     with h5py.File(path, "r+", libver="v110") as file:
         del file["group/values"]
         hdf5.write(file, "group/values", np.ones(4, "f4"))
-    one, content = b"\x02\x01\x04\x04", path.read_bytes()       # axes (that of bytes included), width, lengths
-    for changed, message in ((b"\x02\x01\x00\x04", "chunk dimension must be positive"),
-                             (b"\x00\x01\x01\x04", "expected chunks .* with at least one axis, got layout 4, 0 axes")):
+    one = b"\x02\x01\x04\x04"  # axes (including that of bytes), width, lengths
+    content = path.read_bytes()
+    for changed, message in (
+        (b"\x02\x01\x00\x04", "chunk dimension must be positive"),
+        (b"\x00\x01\x01\x04", "expected chunks .* with at least one axis, got layout 4, 0 axes"),
+    ):
         path.write_bytes(content)
-        righted(path, lambda header: header.replace(one, changed))
+        change_header(path, lambda header: header.replace(one, changed))
         assert path.read_bytes() != content
         with pytest.raises(FormatError, match=f"a.h5: .*{message}"):
             read(path, shape=("N",))
-    status = subprocess.run([sys.executable, "-c", f"import h5py; h5py.File({str(path)!r})['group/values']"],
-                            capture_output=True).returncode
-    assert status in (-signal.SIGFPE, 1)                        # without the gate: a crash, or an error in some version
+    status = subprocess.run(
+        [sys.executable, "-c", f"import h5py; h5py.File({str(path)!r})['group/values']"],
+        capture_output=True,
+    ).returncode
+    assert status in (-signal.SIGFPE, 1)  # without validation: a crash, in some versions an error
 
 
 def test_an_endless_index_is_refused(path):
@@ -193,7 +240,9 @@ def test_an_endless_index_is_refused(path):
     content[at:at + 8] = b"\xff" * 7 + b"\0"
     path.write_bytes(fuzz_files.repair_hdf5(content))
     start = time.perf_counter()
-    with pytest.raises(FormatError, match="group/values: an index of 72057594037927935 chunks, more than"):
+    with pytest.raises(
+        FormatError, match="group/values: an index of 72057594037927935 chunks, more than"
+    ):
         read(path, shape=("N",))
     assert time.perf_counter() - start < 1
 
@@ -206,6 +255,6 @@ def test_two_axes_that_grow_are_refused(path):
         read(path)
 
 
-def test_righted_headers_are_opened(path):
-    righted(path, lambda header: header)
+def test_headers_with_recomputed_checksums_are_opened(path):
+    change_header(path, lambda header: header)
     assert read(path).shape == (3, 4)

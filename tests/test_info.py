@@ -1,4 +1,4 @@
-"""The description of a data file: its numbers against a slow oracle, its text, its contact sheet."""
+"""The description of a data file: its numbers against slow oracles, its text, its picture."""
 
 import pathlib
 import statistics
@@ -9,26 +9,36 @@ import h5py
 import numpy as np
 import pytest
 
-from ckd_ref.data import paired as data_module
-from ckd_ref.data import info
-from ckd_ref.run import plots
 from ckd_ref.__main__ import main
+from ckd_ref.data import info
+from ckd_ref.data import paired as data_module
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
+from ckd_ref.run import plots
 
 SENSOR, S = (6, 9), 8
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255))
-IMAGES = [(0, 10, "teacher"), (0, 11, "static"), (1, 12, "static"), (2, 13, "static"), (0, 20, "test"), (2, 21, "test")]
+IMAGES = [
+    (0, 10, "teacher"), (0, 11, "static"), (1, 12, "static"), (2, 13, "static"),
+    (0, 20, "test"), (2, 21, "test"),
+]
 RECORDINGS = [(0, 11, "train"), (1, 12, "train"), (0, 20, "test"), (2, 21, "test")]
 EVENTS = (
-    [(0, 1, 1, 1), (1000, 2, 1, 0), (4000, 1, 1, 0)],                   # (t, x, y, p): 4 ms, 2 pixels, 1 of 3 ON
+    [(0, 1, 1, 1), (1000, 2, 1, 0), (4000, 1, 1, 0)],  # (t, x, y, p): 4 ms, 2 pixels, 1 of 3 ON
     [(7, 8, 5, 1)],                                                     # lasts no time
     [(500, 0, 0, 1), (500, 0, 1, 1), (1500, 0, 2, 1), (2500, 0, 0, 0)],
     [(k * 10, k % 9, k % 6, k % 2) for k in range(200)],
 )
 
 
-def write(path, classes=("ant", "bee", "cat"), images=IMAGES, recordings=RECORDINGS, events=EVENTS, leaky=False):
+def write(
+    path,
+    classes=("ant", "bee", "cat"),
+    images=IMAGES,
+    recordings=RECORDINGS,
+    events=EVENTS,
+    leaky=False,
+):
     """Images of one colour per class, and the recordings given."""
     with PairedWriter(path, classes, SENSOR, S, leaky=leaky) as writer:
         for row in images:
@@ -47,16 +57,23 @@ def path(tmp_path):
 
 def test_samples_are_counted_per_class_and_pool(path):
     with open_paired(path) as data:
-        assert info.count_samples(data).tolist() == [[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [0, 1, 1, 0, 1]]
+        assert info.count_samples(data).tolist() == [
+            [1, 1, 1, 1, 1],
+            [0, 1, 0, 1, 0],
+            [0, 1, 1, 0, 1],
+        ]
 
 
 def test_figures_of_recordings_by_hand_and_by_loop(path):
     with open_paired(path) as data:
         figures = info.measure_recordings(data)
-    assert figures["duration"].tolist() == [4, 0, 2, 1.99] and figures["events"].tolist() == [3, 1, 4, 200]
-    assert figures["rate"] == pytest.approx([3 / 4, 4 / 2, 200 / 1.99])         # none of what lasts no time
+    assert figures["duration"].tolist() == [4, 0, 2, 1.99]
+    assert figures["events"].tolist() == [3, 1, 4, 200]
+    assert figures["rate"] == pytest.approx([3 / 4, 4 / 2, 200 / 1.99])  # not of duration 0
     assert figures["on"] == pytest.approx([1 / 3, 1, 3 / 4, 1 / 2])
-    assert figures["active"] == pytest.approx([len({(x, y) for _, x, y, _ in rows}) / 54 for rows in EVENTS])
+    assert figures["active"] == pytest.approx(
+        [len({(x, y) for _, x, y, _ in rows}) / 54 for rows in EVENTS]
+    )
 
 
 def test_durations_across_chunks(tmp_path, rng, monkeypatch):
@@ -66,22 +83,31 @@ def test_durations_across_chunks(tmp_path, rng, monkeypatch):
     for events in recordings:
         events["t"] = np.sort(rng.integers(0, 10**6, len(events)))
     rows = [(0, k, "train") for k in range(len(lengths))]
-    with open_paired(write(tmp_path / "a.h5", recordings=rows, events=recordings, images=[])) as data:
+    with open_paired(
+        write(tmp_path / "a.h5", recordings=rows, events=recordings, images=[])
+    ) as data:
         assert data.durations().tolist() == [int(e["t"][-1] - e["t"][0]) for e in recordings]
         assert data.event_count.tolist() == lengths
 
 
 def test_durations_of_broken_times_are_refused(path):
     with h5py.File(path, "r+") as file:
-        file["events/t"][2] = -1                                        # the last event of recording 0
-    with open_paired(path) as data, pytest.raises(FormatError, match="small.h5, recording 0: .*0 at its first and -1"):
+        file["events/t"][2] = -1  # the last event of recording 0
+    with (
+        open_paired(path) as data,
+        pytest.raises(FormatError, match="small.h5, recording 0: .*0 at its first and -1"),
+    ):
         data.durations()
 
 
 def test_at_most_so_many_recordings_are_read(path, monkeypatch):
     read = []
     recording = data_module.PairedData.recording
-    monkeypatch.setattr(data_module.PairedData, "recording", lambda self, i: read.append(int(i)) or recording(self, i))
+    monkeypatch.setattr(
+        data_module.PairedData,
+        "recording",
+        lambda self, i: read.append(int(i)) or recording(self, i),
+    )
     with open_paired(path) as data:
         figures = info.measure_recordings(data, most=2)
         assert read == [0, 3] and len(figures["on"]) == 2 and len(figures["duration"]) == 4
@@ -90,7 +116,8 @@ def test_at_most_so_many_recordings_are_read(path, monkeypatch):
 
 @pytest.mark.parametrize("more, leaky, tested, leaks, text", [
     ([], False, 2, 0, "disjoint: no identity of the 2 in the test pools is in another."),
-    ([], True, 2, 0, "disjoint: no identity of the 2 in the test pools is in another (the file is marked as leaky)."),
+    ([], True, 2, 0, "disjoint: no identity of the 2 in the test pools is in another "
+        "(the file is marked as leaky)."),
     ([(0, 20, "teacher"), (0, 20, "static")], True, 2, 1, "leak: 1 of 2 identities"),
     ([(0, 20, "teacher"), (1, 12, "test"), (0, 30, "test")], True, 4, 2, "leak: 2 of 4 identities"),
 ])
@@ -110,7 +137,10 @@ def test_text_has_a_line_per_class_and_the_figures(path, tmp_path, capsys):
     assert ["ant", *"11111"] in lines and ["bee", *"01010"] in lines and ["all", *"13222"] in lines
     durations = [4, 0, 2, 1.99]
     low, high = np.quantile(durations, (0.05, 0.95))
-    assert f"duration, ms {statistics.median(durations):.1f} {low:.1f} - {high:.1f} 0.0 - 4.0".split() in lines
+    assert (
+        f"duration, ms {statistics.median(durations):.1f} {low:.1f} - {high:.1f} 0.0 - 4.0".split()
+        in lines
+    )
     assert "ON events 62.5% 35.8% - 96.2% 33.3% - 100.0%".split() in lines
 
 
@@ -118,17 +148,21 @@ def test_many_classes_are_summed_up(tmp_path):
     names = [f"class {k}" for k in range(40)]
     rows = [(k, 10 * k + i, "static") for k in range(40) for i in range(1 + k % 3)]
     with open_paired(write(tmp_path / "a.h5", names, rows, [], [])) as data:
-        lines = [line.split() for line in info.describe(data, info.measure_recordings(data)).splitlines()]
+        lines = [
+            line.split() for line in info.describe(data, info.measure_recordings(data)).splitlines()
+        ]
     assert ["all", "0", "79", "0", "0", "0"] in lines
-    assert "fewest of a class 0 1 0 0 0".split() in lines and "most of a class 0 3 0 0 0".split() in lines
+    assert "fewest of a class 0 1 0 0 0".split() in lines
+    assert "most of a class 0 3 0 0 0".split() in lines
     assert len(lines) < 12 and not any("recordings" == line[0] for line in lines if line)
 
 
 def test_class_names_cannot_command_the_terminal(tmp_path):
     with open_paired(write(tmp_path / "a.h5", ("\x1b[2Jant\n", "$\\bee$", "c" * 99))) as data:
         text = info.describe(data, info.measure_recordings(data))
-        assert "?[2Jant?" in text and "\x1b" not in text and "c" * 24 in text and "c" * 25 not in text
-        plots.contact_sheet(tmp_path / "a.png", data)                   # nor are they taken for formulas
+        assert "?[2Jant?" in text and "\x1b" not in text and "c" * 24 in text
+        assert "c" * 25 not in text
+        plots.contact_sheet(tmp_path / "a.png", data)  # nor are they taken for formulas
 
 
 # Contact sheet
@@ -159,19 +193,25 @@ def test_many_rows_stand_side_by_side(tmp_path, classes, rows, monkeypatch):
     monkeypatch.setattr(plots, "_tiles", lambda data, image, recording, T, size:
                         np.broadcast_to(np.array(COLOURS[image % 4]) / 255, (T + 2, size, size, 3)))
     images = [(k, k, "static") for k in range(classes)]
-    with open_paired(write(tmp_path / "a.h5", [f"c{k}" for k in range(classes)], images, [], [])) as data:
+    with open_paired(
+        write(tmp_path / "a.h5", [f"c{k}" for k in range(classes)], images, [], [])
+    ) as data:
         plots.contact_sheet(tmp_path / "a.png", data, T=1, size=8)
     shown = np.linspace(0, classes - 1, sum(rows)).round().astype(int) % 4
     expected = [block.tolist() for block in np.split(shown, np.cumsum(rows)[:-1])]
-    collapsed = [[c for i, c in enumerate(block) if i == 0 or block[i - 1] != c] for block in expected]
+    collapsed = [
+        [c for i, c in enumerate(block) if i == 0 or block[i - 1] != c] for block in expected
+    ]
     assert runs_of_colour(tmp_path / "a.png") == collapsed
 
 
 def test_long_names_are_not_cut(tmp_path):
     from PIL import Image
 
-    names = ["grand_piano", *map(str, range(19))]              # which the layout alone cuts by two pixels
-    with open_paired(write(tmp_path / "a.h5", names, [(k, k, "static") for k in range(20)], [], [])) as data:
+    names = ["grand_piano", *map(str, range(19))]  # which the layout alone cuts by two pixels
+    with open_paired(
+        write(tmp_path / "a.h5", names, [(k, k, "static") for k in range(20)], [], [])
+    ) as data:
         plots.contact_sheet(tmp_path / "a.png", data)
     with Image.open(tmp_path / "a.png") as picture:
         pixels = np.array(picture.convert("L"))
@@ -182,9 +222,15 @@ def test_a_pair_is_the_first_training_recording_and_its_image(tmp_path):
     images = [(0, 1, "static"), (0, 2, "static"), (0, 3, "test"), (1, 4, "static")]
     recordings = [(0, 3, "test"), (0, 2, "train"), (0, 1, "train"), (2, 9, "train")]
     with open_paired(write(tmp_path / "a.h5", ("a", "b", "c", "d"), images, recordings)) as data:
-        assert [plots._example(data, k) for k in range(4)] == [(1, 1), (3, None), (None, 3), (None, None)]
+        assert [plots._example(data, k) for k in range(4)] == [
+            (1, 1),
+            (3, None),
+            (None, 3),
+            (None, None),
+        ]
         tiles = plots._tiles(data, 1, 1, 3, 8)
-        assert np.array_equal(tiles[0], np.broadcast_to([1.0, 0, 0], (8, 8, 3))) and (tiles[1] == 1).all()
+        assert np.array_equal(tiles[0], np.broadcast_to([1.0, 0, 0], (8, 8, 3)))
+        assert (tiles[1] == 1).all()
         assert (tiles[2:] < 1).any() and (plots._tiles(data, None, None, 3, 8) == 0.9).all()
 
 
@@ -202,7 +248,8 @@ def test_problems_end_in_one_line(path, tmp_path, capsys, spoil, out, message):
     assert main(["info", str(path), "--out", str(tmp_path / out)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert (path.read_bytes() if path.exists() else None) == before and not (tmp_path / "a.png").exists()
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_damaged_events_end_in_one_line(path, tmp_path, capsys):
@@ -210,20 +257,29 @@ def test_damaged_events_end_in_one_line(path, tmp_path, capsys):
         file["events/x"][1] = SENSOR[1]
     assert main(["info", str(path), "--out", str(tmp_path / "a.png")]) == 2
     output = capsys.readouterr()
-    assert "recording 0: event 1 of 3: x = 9" in output.err and output.err.count("\n") == 1 and not output.out
+    assert "recording 0: event 1 of 3: x = 9" in output.err and output.err.count("\n") == 1
+    assert not output.out
 
 
 def test_real_recordings(shared, tmp_path, monkeypatch, capsys):
-    """The figures of 100 N-MNIST recordings are near those that the data's own description gives for 1,100."""
-    source, script = shared / "data/nmnist", pathlib.Path(__file__).parents[1] / "data_tools" / "nmnist.py"
-    subprocess.run([sys.executable, script, source / "events", source / "images-idx3-ubyte.gz",
-                    source / "labels-idx1-ubyte.gz", tmp_path / "n.h5", "--test-per-class", "9", "--images-per-class",
-                    "20", "--events-per-class", "1"], check=True, capture_output=True)
+    """The figures of 100 N-MNIST recordings are near those published for 1,100 of them."""
+    source = shared / "data/nmnist"
+    script = pathlib.Path(__file__).parents[1] / "data_tools" / "nmnist.py"
+    subprocess.run(
+        [
+            sys.executable, script, source / "events", source / "images-idx3-ubyte.gz",
+            source / "labels-idx1-ubyte.gz", tmp_path / "n.h5", "--test-per-class", "9",
+            "--images-per-class", "20", "--events-per-class", "1",
+        ],
+        check=True,
+        capture_output=True,
+    )
     with open_paired(tmp_path / "n.h5") as data:
         figures = info.measure_recordings(data)
     medians = {key: np.median(values) for key, values in figures.items()}
     assert len(figures["on"]) == 100 and medians["events"] == pytest.approx(4164, rel=0.1)
-    assert medians["duration"] == pytest.approx(307, abs=3) and medians["active"] == pytest.approx(0.39, abs=0.02)
+    assert medians["duration"] == pytest.approx(307, abs=3)
+    assert medians["active"] == pytest.approx(0.39, abs=0.02)
     assert medians["on"] == pytest.approx(0.991 / 1.991, abs=0.01)
     monkeypatch.chdir(tmp_path)
     assert main(["info", "n.h5"]) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from ckd_ref.data.paired import open_paired
 
+
 @pytest.fixture(scope="module")
 def nmnist(converter):
     return converter("nmnist")
@@ -16,22 +17,29 @@ def nmnist(converter):
 
 @pytest.fixture
 def source(tmp_path):
-    """A small data set: 6 images of each digit, recording k with 1 event at (x, y) = (k % 34, k // 34)."""
+    """6 images of each digit; recording k has one event at (x, y) = (k % 34, k // 34)."""
     images = np.zeros((60, 28, 28), np.uint8)
     images[np.arange(60), :, np.arange(60) % 28] = 200
     labels = (np.arange(60) % 10).astype(np.uint8)
     folder = tmp_path / "events"
     folder.mkdir()
     for k in range(1, 61):
-        (folder / f"{k:05d}.{'bin' if k % 2 else 'bs2'}").write_bytes(bytes([k % 34, k // 34, 0x80, 0, k]))
+        (folder / f"{k:05d}.{'bin' if k % 2 else 'bs2'}").write_bytes(
+            bytes([k % 34, k // 34, 0x80, 0, k])
+        )
     (tmp_path / "images").write_bytes(struct.pack(">4I", 0x803, 60, 28, 28) + images.tobytes())
-    (tmp_path / "labels").write_bytes(gzip.compress(struct.pack(">2I", 0x801, 60) + labels.tobytes()))
+    (tmp_path / "labels").write_bytes(
+        gzip.compress(struct.pack(">2I", 0x801, 60) + labels.tobytes())
+    )
     return tmp_path
 
 
 def arguments(source, *more):
-    return [str(source / name) for name in ("events", "images", "labels", "out.h5")] + \
-        "--events-per-class 1 --images-per-class 2 --test-per-class 3 --workers 1".split() + list(more)
+    return (
+        [str(source / name) for name in ("events", "images", "labels", "out.h5")]
+        + "--events-per-class 1 --images-per-class 2 --test-per-class 3 --workers 1".split()
+        + list(more)
+    )
 
 
 def refusal(nmnist, source, capsys, *more):
@@ -44,19 +52,22 @@ def refusal(nmnist, source, capsys, *more):
 def test_counts_pools_and_pairing(nmnist, source):
     nmnist.main(arguments(source))
     with open_paired(source / "out.h5") as data:
-        assert data.classes == tuple("0123456789") and data.sensor_size == (34, 34) and data.image_size == 48
+        assert data.classes == tuple("0123456789") and data.sensor_size == (34, 34)
+        assert data.image_size == 48
         for pool, per_class in (("teacher", 1), ("static", 2), ("test", 3)):
             assert np.bincount(data.image_label[data.images_in(pool)]).tolist() == [per_class] * 10
         for pool, per_class in (("train", 1), ("test", 3)):
-            assert np.bincount(data.event_label[data.recordings_in(pool)]).tolist() == [per_class] * 10
+            assert (
+                np.bincount(data.event_label[data.recordings_in(pool)]).tolist() == [per_class] * 10
+            )
         for r, identity in enumerate(data.event_identity):
-            assert data.recording(r)["t"][0] == identity + 1            # number k filmed image k - 1
+            assert data.recording(r)["t"][0] == identity + 1  # number k filmed image k - 1
             assert data.event_label[r] == identity % 10
         train = set(data.event_identity[data.recordings_in("train")])
         test = set(data.event_identity[data.recordings_in("test")])
         assert train <= set(data.image_identity[data.images_in("static")])
         assert test == set(data.image_identity[data.images_in("test")])
-        assert sorted(data.image_identity) == list(range(60))           # every image in exactly one pool
+        assert sorted(data.image_identity) == list(range(60))  # every image in exactly one pool
 
 
 def test_split_depends_on_seed_only_and_test_images_stay(nmnist, source):
@@ -112,18 +123,27 @@ def test_existing_output_is_kept_unless_told(nmnist, source, capsys):
     open_paired(source / "out.h5").close()
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda s: (s / "labels").write_bytes(struct.pack(">2I", 0x801, 59) + bytes(59)), "one label for each of 60"),
-    (lambda s: (s / "labels").write_bytes(struct.pack(">2I", 0x801, 60) + bytes([10] * 60)), "label 0 is 10"),
-    (lambda s: (s / "images").write_bytes(b"nothing"), "first bytes 00 00 08"),
-    (lambda s: (s / "labels").write_bytes((s / "images").read_bytes()), "one label for each"),
-    (lambda s: (s / "images").write_bytes((s / "labels").read_bytes()), r"expected images"),
-    (lambda s: (s / "events/00061.bin").write_bytes(b"12345"), "no image 61 among 60"),
-    (lambda s: (s / "events/00001.bs2").write_bytes(b"12345"), "recording 1 as well"),
-    (lambda s: [p.write_bytes(b"1234") for p in (s / "events").iterdir()], "cut off"),
-    (lambda s: (s / "labels").unlink(), "No such file"),
-    (lambda s: (s / "events").rename(s / "elsewhere"), "is not a folder"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (
+            lambda s: (s / "labels").write_bytes(struct.pack(">2I", 0x801, 59) + bytes(59)),
+            "one label for each of 60",
+        ),
+        (
+            lambda s: (s / "labels").write_bytes(struct.pack(">2I", 0x801, 60) + bytes([10] * 60)),
+            "label 0 is 10",
+        ),
+        (lambda s: (s / "images").write_bytes(b"nothing"), "first bytes 00 00 08"),
+        (lambda s: (s / "labels").write_bytes((s / "images").read_bytes()), "one label for each"),
+        (lambda s: (s / "images").write_bytes((s / "labels").read_bytes()), r"expected images"),
+        (lambda s: (s / "events/00061.bin").write_bytes(b"12345"), "no image 61 among 60"),
+        (lambda s: (s / "events/00001.bs2").write_bytes(b"12345"), "recording 1 as well"),
+        (lambda s: [p.write_bytes(b"1234") for p in (s / "events").iterdir()], "cut off"),
+        (lambda s: (s / "labels").unlink(), "No such file"),
+        (lambda s: (s / "events").rename(s / "elsewhere"), "is not a folder"),
+    ],
+)
 def test_broken_sources_end_in_one_message(nmnist, source, capsys, spoil, message):
     spoil(source)
     assert message in refusal(nmnist, source, capsys)
@@ -131,11 +151,16 @@ def test_broken_sources_end_in_one_message(nmnist, source, capsys, spoil, messag
 
 
 def test_real_recordings_show_their_own_digits(nmnist, shared, tmp_path):
-    """Each recording's event counts resemble its own image more than the image of the next recording."""
+    """The event counts of a recording resemble its own image more than the next one's."""
     folder = shared / "data/nmnist"
-    nmnist.main([str(folder / "events"), str(folder / "images-idx3-ubyte.gz"), str(folder / "labels-idx1-ubyte.gz"),
-                 str(tmp_path / "out.h5"), "--events-per-class", "1", "--images-per-class", "2",
-                 "--test-per-class", "4", "--size", "34", "--workers", "1"])
+    nmnist.main(
+        [
+            str(folder / "events"), str(folder / "images-idx3-ubyte.gz"),
+            str(folder / "labels-idx1-ubyte.gz"), str(tmp_path / "out.h5"),
+            "--events-per-class", "1", "--images-per-class", "2", "--test-per-class", "4",
+            "--size", "34", "--workers", "1",
+        ]
+    )
     with open_paired(tmp_path / "out.h5") as data:
         test = data.recordings_in("test")
         counts = data.frames(test, 1, 34).sum((0, 4)).clip(0, 15)
@@ -145,4 +170,7 @@ def test_real_recordings_show_their_own_digits(nmnist, shared, tmp_path):
     own, other = np.diag(alike), np.diag(np.roll(alike, 1, axis=1))
     assert own.mean() > 0.6 and (own > other).mean() > 0.9
     shifted = np.roll(images, 3, axis=2)
-    assert np.diag(np.corrcoef(counts.reshape(40, -1), shifted.reshape(40, -1))[:40, 40:]).mean() < own.mean()
+    assert (
+        np.diag(np.corrcoef(counts.reshape(40, -1), shifted.reshape(40, -1))[:40, 40:]).mean()
+        < own.mean()
+    )

@@ -1,4 +1,4 @@
-"""Pairs: found by the names of files, split by image identity."""
+"""Pairs: matched by file name, split by image identity."""
 
 import os
 import types
@@ -23,7 +23,11 @@ def options(**changes):
 # Splits
 
 def class_of(pairing, *counts):
-    return [pairing.Pair(f"{label}/{k}", label, None, None) for label, n in enumerate(counts) for k in range(n)]
+    return [
+        pairing.Pair(f"{label}/{k}", label, None, None)
+        for label, n in enumerate(counts)
+        for k in range(n)
+    ]
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 31, 239, 800])
@@ -37,20 +41,32 @@ def test_a_tenth_of_each_class_is_for_the_test(pairing, n):
 
 def test_pools_are_disjoint_and_seeded(pairing):
     pairs = class_of(pairing, 40, 40)
-    pools = pairing.split(pairs, CLASSES, options(test_per_class=4, images_per_class=10, events_per_class=3))
+    pools = pairing.split(
+        pairs, CLASSES, options(test_per_class=4, images_per_class=10, events_per_class=3)
+    )
     assert [len(pools[name]) for name in ("test", "static", "teacher", "train")] == [8, 20, 52, 6]
     assert sorted(pools["test"] + pools["static"] + pools["teacher"]) == list(range(80))
     assert set(pools["train"]) < set(pools["static"])
-    assert pools == pairing.split(pairs, CLASSES, options(test_per_class=4, images_per_class=10, events_per_class=3))
+    assert pools == pairing.split(
+        pairs, CLASSES, options(test_per_class=4, images_per_class=10, events_per_class=3)
+    )
     assert pools["test"] == pairing.split(pairs, CLASSES, options(test_per_class=4))["test"]
     assert pools["test"] != pairing.split(pairs, CLASSES, options(test_per_class=4, seed=1))["test"]
 
 
-@pytest.mark.parametrize("n, changes, message", [
-    (1, {}, r"class bee: expected at least 2 images \(1 test, 1 static\), got 1; add some"),
-    (0, {}, "class bee: expected at least 2 images"),
-    (9, {"test_per_class": 5, "images_per_class": 5}, r"class bee: expected at least 10 images \(5 test, 5 static\)"),
-    (5, {"test_per_class": 5}, "class bee: expected at least 6 images")])
+@pytest.mark.parametrize(
+    "n, changes, message",
+    [
+        (1, {}, r"class bee: expected at least 2 images \(1 test, 1 static\), got 1; add some"),
+        (0, {}, "class bee: expected at least 2 images"),
+        (
+            9,
+            {"test_per_class": 5, "images_per_class": 5},
+            r"class bee: expected at least 10 images \(5 test, 5 static\)",
+        ),
+        (5, {"test_per_class": 5}, "class bee: expected at least 6 images"),
+    ],
+)
 def test_a_class_with_too_few_images_is_named(pairing, n, changes, message):
     with pytest.raises(FormatError, match=message):
         pairing.split(class_of(pairing, 20, n), CLASSES, options(**changes))
@@ -66,13 +82,17 @@ def test_class_folders_take_odd_names_and_pass_over_the_rest(pairing, tmp_path):
     (tmp_path / "6.jpg").write_bytes(b"")
     found = pairing.class_folders(tmp_path, pairing.IMAGE_SUFFIXES)
     assert list(found) == ["'\";$(x)", "a b", "\N{GREEK SMALL LETTER ALPHA}\n%s"]
-    assert all([path.name for path in paths] == ["1.JPG", "5 {}\\.jpeg"] for paths in found.values())
+    assert all(
+        [path.name for path in paths] == ["1.JPG", "5 {}\\.jpeg"] for paths in found.values()
+    )
 
 
 def test_class_folders_refuse_what_they_cannot_name(pairing, tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         pairing.class_folders(tmp_path / "none", (".jpg",))
-    with pytest.raises(FormatError, match="expected one folder per class with .jpg files, found none"):
+    with pytest.raises(
+        FormatError, match="expected one folder per class with .jpg files, found none"
+    ):
         pairing.class_folders(tmp_path, (".jpg",))
     try:
         os.mkdir(os.fsencode(tmp_path) + b"/\xff")
@@ -82,11 +102,18 @@ def test_class_folders_refuse_what_they_cannot_name(pairing, tmp_path):
         pairing.class_folders(tmp_path, (".jpg",))
 
 
-@pytest.mark.parametrize("names, message", [
-    (["image_0001.jpg", "image_1.png"], "image_1.png: image_0001.jpg has the number 1 as well"),
-    (["image_1.jpg", "picture.jpg"], "picture.jpg: expected a name like image_0001.jpg"),
-    (["image_..jpg"], "expected a name like image_0001.jpg"), (["image_\N{SUPERSCRIPT TWO}.jpg"], "expected a name")])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["image_0001.jpg", "image_1.png"], "image_1.png: image_0001.jpg has the number 1 as well"),
+        (["image_1.jpg", "picture.jpg"], "picture.jpg: expected a name like image_0001.jpg"),
+        (["image_..jpg"], "expected a name like image_0001.jpg"),
+        (["image_\N{SUPERSCRIPT TWO}.jpg"], "expected a name"),
+    ],
+)
 def test_numbers_are_found_once_and_in_every_name(pairing, tmp_path, names, message):
     with pytest.raises(FormatError, match=message):
         pairing.numbered([tmp_path / name for name in names], "image_")
-    assert pairing.numbered([tmp_path / "image_0012.bin"], "image_") == {12: tmp_path / "image_0012.bin"}
+    assert pairing.numbered([tmp_path / "image_0012.bin"], "image_") == {
+        12: tmp_path / "image_0012.bin"
+    }

@@ -1,4 +1,4 @@
-"""Publishers' files: what is read, and that everything else is refused with its place."""
+"""Readers of published data: valid files are read, all others refused with file and place."""
 
 import gzip
 import io
@@ -16,14 +16,17 @@ from conftest import peak_memory
 from PIL import Image
 
 from ckd_ref.data import readers
-from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.data.errors import error_context
 from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
+from ckd_ref.events import EVENT_DTYPE, FormatError
 
 
 def encode(rows):
     """Bytes of events (t, x, y, p), written from the format's description."""
-    return b"".join(struct.pack(">BBB", x, y, p << 7 | t >> 16) + struct.pack(">H", t & 0xFFFF) for t, x, y, p in rows)
+    return b"".join(
+        struct.pack(">BBB", x, y, p << 7 | t >> 16) + struct.pack(">H", t & 0xFFFF)
+        for t, x, y, p in rows
+    )
 
 
 @pytest.fixture
@@ -47,7 +50,10 @@ def test_bin_fields_by_hand(bin_file):
 
 def test_bin_round_trip_and_loop_oracle(bin_file, rng):
     t = np.sort(rng.integers(0, 2**23, 3000)).tolist()
-    rows = [(t[i], int(rng.integers(240)), int(rng.integers(180)), int(rng.integers(2))) for i in range(3000)]
+    rows = [
+        (t[i], int(rng.integers(240)), int(rng.integers(180)), int(rng.integers(2)))
+        for i in range(3000)
+    ]
     path = bin_file(encode(rows))
     assert read_bin(path, (180, 240)).tolist() == rows == oracles.decode_bin(path.read_bytes())
 
@@ -77,7 +83,7 @@ def test_bin_row_240_is_refused_unless_the_sensor_has_it(bin_file):
     for sensor_size in (None, (240, 240)):
         with pytest.raises(FormatError, match="event 1 of 3 at byte 5: y = 240"):
             read_bin(path, sensor_size)
-    assert read_bin(path, (256, 256))["t"].tolist() == [1, 2, 3]        # no event lost, no time moved
+    assert read_bin(path, (256, 256))["t"].tolist() == [1, 2, 3]  # no event lost, no time moved
 
 
 def test_bin_missing_file_is_an_os_error(tmp_path):
@@ -102,7 +108,7 @@ def refusal(read, path, match):
 @pytest.mark.parametrize("read", [read_bin, read_image, read_mat])
 def test_gigantic_files_are_refused_before_they_are_read(bin_file, read):
     path = bin_file(b"")
-    os.truncate(path, 10**13)                                   # a hole of 10 TB takes no room on the disk
+    os.truncate(path, 10**13)  # a hole of 10 TB takes no room on the disk
     assert refusal(read, path, "expected at most 268435456 bytes .* got 10000000000000") < 1
 
 
@@ -117,7 +123,12 @@ def test_bin_memory_is_bounded_by_a_multiple_of_the_file(bin_file):
 
 def test_bin_real_recordings(shared):
     faces = read_bin(shared / "data/ncaltech101/Faces_easy/image_0001.bin", (180, 240))
-    assert (len(faces), faces["t"][-1], faces["x"].max(), faces["y"].max()) == (67445, 299364, 150, 172)
+    assert (len(faces), faces["t"][-1], faces["x"].max(), faces["y"].max()) == (
+        67445,
+        299364,
+        150,
+        172,
+    )
     on = (faces["p"] == 1).sum()
     assert on / (len(faces) - on) == pytest.approx(1.003, abs=5e-4)
     for k in range(1, 21):
@@ -126,7 +137,9 @@ def test_bin_real_recordings(shared):
 
 
 def idx(array, magic=b"\0\0\x08"):
-    return magic + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        magic + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    )
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
@@ -173,9 +186,14 @@ def test_idx_real_files(shared):
 
 # What libraries complain of
 
-@pytest.mark.parametrize("error, comes_out", [
-    (KeyError("a"), FormatError), (OSError("no errno"), FormatError), (RecursionError(), FormatError),
-    (FormatError("mine"), FormatError), (OSError(28, "disk full"), OSError), (MemoryError(), MemoryError)])
+@pytest.mark.parametrize(
+    "error, comes_out",
+    [
+        (KeyError("a"), FormatError), (OSError("no errno"), FormatError),
+        (RecursionError(), FormatError), (FormatError("mine"), FormatError),
+        (OSError(28, "disk full"), OSError), (MemoryError(), MemoryError),
+    ],
+)
 def test_complaints_name_the_place_and_the_systems_own_pass(error, comes_out):
     with pytest.raises(comes_out) as raised, error_context("a.h5", "make it again"):
         raise error
@@ -197,7 +215,7 @@ def png(header, rows, *more, level=9):
 @pytest.fixture
 def image_file(tmp_path):
     def write(content, kind="PNG", **options):
-        path = tmp_path / "image_0001.jpg"                      # the name says nothing about the format
+        path = tmp_path / "image_0001.jpg"  # the name says nothing about the format
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:
@@ -219,8 +237,13 @@ def test_image_rgb_is_kept(image_file, pixels):
 
 def test_image_grey_becomes_rgb(image_file, pixels):
     grey = pixels[..., 0]
-    for image, expected in ((Image.fromarray(grey), grey), (Image.fromarray(grey > 99), (grey > 99) * 255)):
-        assert np.array_equal(read_image(image_file(image)), np.repeat(expected[..., None], 3, axis=-1))
+    for image, expected in (
+        (Image.fromarray(grey), grey),
+        (Image.fromarray(grey > 99), (grey > 99) * 255),
+    ):
+        assert np.array_equal(
+            read_image(image_file(image)), np.repeat(expected[..., None], 3, axis=-1)
+        )
 
 
 def test_image_palette_becomes_rgb(image_file, pixels):
@@ -252,7 +275,11 @@ def test_image_of_16_bits_keeps_the_upper_8(image_file, rng):
 def test_image_jpeg_is_close_in_grey_rgb_and_cmyk(image_file):
     ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
     smooth = np.dstack((ramp, 255 - ramp, ramp // 2 + 30))
-    for image in (Image.fromarray(smooth), Image.fromarray(ramp), Image.fromarray(smooth).convert("CMYK")):
+    for image in (
+        Image.fromarray(smooth),
+        Image.fromarray(ramp),
+        Image.fromarray(smooth).convert("CMYK"),
+    ):
         expected = np.asarray(image.convert("RGB")).astype(int)
         for progressive in (False, True):
             read = read_image(image_file(image, "JPEG", quality=95, progressive=progressive))
@@ -260,10 +287,18 @@ def test_image_jpeg_is_close_in_grey_rgb_and_cmyk(image_file):
 
 
 def test_image_interlaced_png_is_read(image_file):
-    grids = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    grids = (
+        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    )
     for H, W in ((9, 13), (1, 1), (2, 5)):
         grey = np.arange(H * W, dtype=np.uint8).reshape(H, W)
-        rows = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in grids for row in grey[y::dy, x::dx] if len(row))
+        rows = b"".join(
+            b"\0" + row.tobytes()
+            for x, y, dx, dy in grids
+            for row in grey[y::dy, x::dx]
+            if len(row)
+        )
         path = image_file(png((W, H, 8, 0, 1), rows))
         assert np.array_equal(read_image(path)[..., 1], grey)
         refusal(read_image, image_file(png((W, H, 8, 0, 1), rows[:-1])), "bytes of pixels")
@@ -284,19 +319,37 @@ NOT_IMAGES = {
     "garbage": (b"what is this?", "got the first bytes 77 68"),
     "gif": (encoded("GIF"), "got the first bytes 47 49 46"),
     "webp": (encoded("WEBP"), "expected a JPEG or PNG image"),
-    "animated": (encoded("PNG", save_all=True, append_images=[Image.new("RGB", (50, 40))]), "animation of 2"),
+    "animated": (
+        encoded("PNG", save_all=True, append_images=[Image.new("RGB", (50, 40))]),
+        "animation of 2",
+    ),
     "png signature": (PNG[:8], "damaged"),
     "png cut": (PNG[:-300], r"the IDAT chunk at byte \d+ is damaged"),
     "png without end": (PNG[:-12], "damaged"),
-    "png flipped bit": (PNG[:900] + bytes([PNG[900] ^ 4]) + PNG[901:], r"the IDAT chunk at byte 33 is damaged"),
+    "png flipped bit": (
+        PNG[:900] + bytes([PNG[900] ^ 4]) + PNG[901:],
+        r"the IDAT chunk at byte 33 is damaged",
+    ),
     "png chunk of 4 GB": (PNG[:33] + b"\xff\xff\xff\xf0" + PNG[37:], "damaged"),
-    "png of too few rows": (png((10, 10, 8, 2, 0), bytes(31 * 9)), "expected 310 bytes of pixels .* got 279"),
-    "png claims": (png((60000, 60000, 8, 2, 0), bytes(10)), "header says 60000 x 60000 pixels, expected at most"),
+    "png of too few rows": (
+        png((10, 10, 8, 2, 0), bytes(31 * 9)),
+        "expected 310 bytes of pixels .* got 279",
+    ),
+    "png claims": (
+        png((60000, 60000, 8, 2, 0), bytes(10)),
+        "header says 60000 x 60000 pixels, expected at most",
+    ),
     "png bomb": (png((40000, 40000, 1, 0, 0), bytes(5001 * 40000)), "at most 33554432"),
-    "png text bomb": (png((1, 1, 8, 0, 0), bytes(2), (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))), "damaged"),
+    "png text bomb": (
+        png((1, 1, 8, 0, 0), bytes(2), (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))),
+        "damaged",
+    ),
     "jpg cut": (JPEG[:-500], "cut off: .* without the end of the image"),
     "jpg header only": (JPEG[:200], "damaged"),
-    "jpg claims": (JPEG.replace(struct.pack(">HH", 40, 50), b"\xff\xff\xff\xff"), "header says 65535 x 65535 pixels"),
+    "jpg claims": (
+        JPEG.replace(struct.pack(">HH", 40, 50), b"\xff\xff\xff\xff"),
+        "header says 65535 x 65535 pixels",
+    ),
     "jpg of thousand scans": (DARK[:-2] + 1000 * SCAN + DARK[-2:], "at most 100 scans"),
 }
 
@@ -333,8 +386,12 @@ def test_image_real_files(shared):
 
 def vectors(n=300, **changes):
     rng = np.random.default_rng(n)
-    return {"x": rng.integers(0, 346, n), "y": rng.integers(0, 260, n), "ts": np.sort(rng.integers(0, 10**6, n)),
-            "p": rng.choice([-1, 1], n)} | changes
+    return {
+        "x": rng.integers(0, 346, n),
+        "y": rng.integers(0, 260, n),
+        "ts": np.sort(rng.integers(0, 10**6, n)),
+        "p": rng.choice([-1, 1], n),
+    } | changes
 
 
 @pytest.fixture
@@ -367,11 +424,16 @@ def test_mat_written_by_scipy_is_read(mat_file, dtype, packed):
 
 
 def test_mat_one_event_and_other_variables(mat_file):
-    """One number is stored in the short form; what is not asked for is passed over, whatever it is."""
-    others = {"s": {"a": 1}, "c": np.array(["a", 2], object), "text": "words", "z": np.ones(3) * 1j, "image": np.eye(9)}
+    """A single number is stored in the short form; other variables of any kind are skipped."""
+    others = {
+        "s": {"a": 1}, "c": np.array(["a", 2], object), "text": "words", "z": np.ones(3) * 1j,
+        "image": np.eye(9),
+    }
     for n, packed in ((1, False), (1, True), (40, True)):
         arrays = vectors(n)
-        assert np.array_equal(read_mat(mat_file(others | arrays, do_compression=packed)), expected(arrays))
+        assert np.array_equal(
+            read_mat(mat_file(others | arrays, do_compression=packed)), expected(arrays)
+        )
 
 
 def test_mat_big_endian_by_hand(mat_file):
@@ -381,8 +443,13 @@ def test_mat_big_endian_by_hand(mat_file):
     content = b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI"
     for name, kind, values in (("x", 4, ">3H"), ("y", 2, ">3B"), ("ts", 9, ">3d"), ("p", 1, ">3b")):
         numbers = {"x": (300, 0, 7), "y": (1, 2, 3), "ts": (10, 10, 25), "p": (-1, 1, -1)}[name]
-        content += element(14, element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">ii", 3, 1))
-                           + element(1, name.encode()) + element(kind, struct.pack(values, *numbers)))
+        content += element(
+            14,
+            element(6, struct.pack(">II", 6, 0))
+            + element(5, struct.pack(">ii", 3, 1))
+            + element(1, name.encode())
+            + element(kind, struct.pack(values, *numbers)),
+        )
     assert read_mat(mat_file(content)).tolist() == [(0, 300, 1, 0), (0, 0, 2, 1), (15, 7, 3, 0)]
 
 
@@ -407,8 +474,14 @@ BAD_VECTORS = {
     "other": ({"events": np.ones((3, 4))}, "missing: x, y, ts, p;"),
     "lengths": (vectors(p=np.ones(299)), "of one length.* 299 of p"),
     "empty": ({name: np.zeros((1, 0)) for name in ("x", "y", "ts", "p")}, "vector, got 0 numbers"),
-    "matrix": (vectors(x=np.ones((10, 30))), r"x to be a vector, got 300 numbers, shape \(10, 30\)"),
-    "cube": (vectors(x=np.ones((1, 300, 1, 1))[:, :, :, :1].reshape(1, 300, 1)[..., [0, 0]]), "vector"),
+    "matrix": (
+        vectors(x=np.ones((10, 30))),
+        r"x to be a vector, got 300 numbers, shape \(10, 30\)",
+    ),
+    "cube": (
+        vectors(x=np.ones((1, 300, 1, 1))[:, :, :, :1].reshape(1, 300, 1)[..., [0, 0]]),
+        "vector",
+    ),
     "text": (vectors(x="x" * 300), "array of real numbers, got class 4"),
     "structure": (vectors(x={"a": 1}), "real numbers, got class 2"),
     "cell": (vectors(x=np.array([1, "a"], object)), "real numbers, got class 1"),
@@ -428,7 +501,11 @@ BAD_VECTORS = {
 @pytest.mark.parametrize("arrays, message", BAD_VECTORS.values(), ids=BAD_VECTORS)
 def test_mat_wrong_variables_are_refused(mat_file, arrays, message):
     for packed in (False, True):
-        refusal(lambda path: read_mat(path, (260, 346)), mat_file(arrays, do_compression=packed), message)
+        refusal(
+            lambda path: read_mat(path, (260, 346)),
+            mat_file(arrays, do_compression=packed),
+            message,
+        )
 
 
 def mat(**options):
@@ -438,7 +515,7 @@ def mat(**options):
 
 
 def bomb(claim, size):
-    """A MATLAB file of one variable that says it unpacks to `claim` bytes, and unpacks to `size`."""
+    """A MATLAB file of one variable that claims `claim` bytes and decompresses to `size`."""
     packed = zlib.compress(struct.pack("<II", 14, claim) + bytes(size))
     return MAT[:128] + struct.pack("<II", 15, len(packed)) + packed
 
@@ -447,17 +524,29 @@ MAT, PACKED = mat(), mat(do_compression=True)
 NOT_MAT = {
     "empty": (b"", "expected the header of a MATLAB 5 file, got an empty file"),
     "garbage": (bytes(range(200)), "expected the header of a MATLAB 5 file, got 00 01 02 03"),
-    "version 7.3": (b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n", "7.3 .* save it with -v7"),
+    "version 7.3": (
+        b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n",
+        "7.3 .* save it with -v7",
+    ),
     "header only": (MAT[:128], "missing: x, y, ts, p;"),
     "cut": (MAT[:-100], r"element at byte \d+: expected \d+ bytes from its tag, got"),
     "cut tag": (MAT[:132], "at least 8 bytes at byte 128, got 4"),
     "cut packed": (PACKED[:-30], "bytes from its tag"),
-    "no array": (MAT[:128] + struct.pack("<II", 9, 8) + bytes(8), "expected an array .* got type 9"),
+    "no array": (
+        MAT[:128] + struct.pack("<II", 9, 8) + bytes(8),
+        "expected an array .* got type 9",
+    ),
     "twice": (MAT + MAT[128:], "x is there twice"),
-    "flipped bit": (PACKED[:200] + bytes([PACKED[200] ^ 1]) + PACKED[201:], "element at byte 128|damaged"),
+    "flipped bit": (
+        PACKED[:200] + bytes([PACKED[200] ^ 1]) + PACKED[201:],
+        "element at byte 128|damaged",
+    ),
     "checksum": (bomb(100, 100)[:-1] + b"?", "damaged"),
     "bomb": (bomb(10**9, 10**9 // 10), "unpacks to 1000000000 bytes, expected at most"),
-    "bomb that lies": (bomb(1000, 10**8), "expected 1000 bytes from its tag, the packed stream says otherwise"),
+    "bomb that lies": (
+        bomb(1000, 10**8),
+        "expected 1000 bytes from its tag, the packed stream says otherwise",
+    ),
     "claim": (bomb(2**20, 100), "expected 1048576 bytes from its tag"),
     "nested": (MAT[:128] + struct.pack("<II", 15, 8) + bytes(8), "damaged"),
 }
@@ -471,8 +560,10 @@ def test_mat_refuses_and_names_file(mat_file, content, message):
 
 
 def test_mat_memory_is_bounded_by_a_multiple_of_the_file(mat_file):
-    """Nothing shrinks more than a constant; a file of 2 MB that holds them is refused, not unpacked to 200 MB."""
-    path = mat_file({name: np.ones(6_000_000) for name in ("x", "y", "ts", "p")}, do_compression=True)
+    """Constants compress best; 2 MB of them are refused instead of decompressed to 200 MB."""
+    path = mat_file(
+        {name: np.ones(6_000_000) for name in ("x", "y", "ts", "p")}, do_compression=True
+    )
     size = path.stat().st_size
     assert peak_memory(lambda: refusal(read_mat, path, "unpacks to")) < 2**23 + 4 * size
     path = mat_file(vectors(200_000), do_compression=True)
@@ -480,7 +571,7 @@ def test_mat_memory_is_bounded_by_a_multiple_of_the_file(mat_file):
 
 
 def test_mat_a_reader_without_bound_or_checksum_is_caught(mat_file, monkeypatch):
-    """The tests above notice a reader that unpacks whatever comes."""
+    """The tests above notice a reader that decompresses without a limit."""
     monkeypatch.setattr(readers, "unpacked_limit", lambda size: 2**40)
     path = mat_file(bomb(10**8, 10**8))
     assert peak_memory(lambda: pytest.raises(FormatError, read_mat, path)) > 9e7

@@ -1,4 +1,4 @@
-"""Logits of other classifiers: the new last layer on features of a stand-in, logits from files, what is refused."""
+"""Logits of other classifiers: a new last layer, logits from files, what is refused."""
 
 import importlib.util
 import pathlib
@@ -17,7 +17,7 @@ from ckd_ref.run.logits import load_logits
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "data_tools" / "teacher_logits.py"
 CLASSES = ("ant", "bee", "cat")
-POOLS = ["teacher", "static", "static", "test"] * 15                    # of 60 images, 20 of each class
+POOLS = ["teacher", "static", "static", "test"] * 15  # of 60 images, 20 of each class
 FLAGS = "--width 0.0625 --T 2 --size 16 --epochs 1 --batches 2 --batch 3 --padding 1".split()
 
 
@@ -30,7 +30,7 @@ def script():
 
 
 def write(path, classes=CLASSES, pools=POOLS):
-    """Noisy pictures, the class in the mean of one colour."""
+    """Noisy pictures; the mean of one colour shows the class."""
     rng = np.random.default_rng(3)
     events = np.zeros(1, EVENT_DTYPE)
     with PairedWriter(path, classes, (16, 16), 16) as writer:
@@ -56,7 +56,8 @@ def refusal(script, capsys, *argv):
 
 def stand_in(images):
     """Features (B, 12) in place of a network's: mean colours of the quarters."""
-    assert images.dtype == np.float32 and images.shape[1:] == (16, 16, 3) and 0 <= images.min() <= images.max() <= 1
+    assert images.dtype == np.float32 and images.shape[1:] == (16, 16, 3)
+    assert 0 <= images.min() <= images.max() <= 1
     return images.reshape(-1, 2, 8, 2, 8, 3).mean((2, 4)).reshape(-1, 12)
 
 
@@ -91,27 +92,40 @@ class Trap:
 
 
 def claim(path):
-    """The header of a million rows more than the file has."""
+    """A header that claims nine million rows more than the file has."""
     np.save(path, np.zeros((60, 3)))
-    path.write_bytes(path.read_bytes().replace(b"(60, 3), ", b"(9000060, 3), ").replace(b" " * 5 + b"\n", b"\n"))
+    path.write_bytes(
+        path.read_bytes().replace(b"(60, 3), ", b"(9000060, 3), ").replace(b" " * 5 + b"\n", b"\n")
+    )
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda p: np.save(p, np.zeros((59, 3))), r"expected floats \(60, 3\).*got float64 \(59, 3\)"),
-    (lambda p: np.save(p, np.zeros((60, 1000))), r"got float64 \(60, 1000\)"),
-    (lambda p: np.save(p, np.zeros((60, 3), int)), "got int64"),
-    (lambda p: np.save(p, np.zeros((60, 3), complex)), "got complex128"),
-    (lambda p: np.save(p, np.full((60, 3), np.nan)), "expected finite logits, got nan in row 0, column 0"),
-    (lambda p: np.save(p, np.full((60, 3), 1e300)), r"got 1e\+300 in row 0, column 0"),
-    (lambda p: np.save(p, np.array([[Trap()] * 3] * 60), allow_pickle=True), "numpy.save"),
-    (lambda p: p.write_bytes(pickle.dumps(Trap())), "numpy.save"),
-    (lambda p: np.savez(p.open("wb"), a=np.zeros((60, 3))), "several arrays"),
-    (lambda p: p.write_bytes(b""), "numpy.save"),
-    (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\xff\xff("), "numpy.save"),
-    (claim, "numpy.save"),
-    (lambda p: None, "No such file"),
-])
-def test_bad_logits_are_refused_and_nothing_is_unpickled(script, path, tmp_path, capsys, monkeypatch, spoil, message):
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (
+            lambda p: np.save(p, np.zeros((59, 3))),
+            r"expected floats \(60, 3\).*got float64 \(59, 3\)",
+        ),
+        (lambda p: np.save(p, np.zeros((60, 1000))), r"got float64 \(60, 1000\)"),
+        (lambda p: np.save(p, np.zeros((60, 3), int)), "got int64"),
+        (lambda p: np.save(p, np.zeros((60, 3), complex)), "got complex128"),
+        (
+            lambda p: np.save(p, np.full((60, 3), np.nan)),
+            "expected finite logits, got nan in row 0, column 0",
+        ),
+        (lambda p: np.save(p, np.full((60, 3), 1e300)), r"got 1e\+300 in row 0, column 0"),
+        (lambda p: np.save(p, np.array([[Trap()] * 3] * 60), allow_pickle=True), "numpy.save"),
+        (lambda p: p.write_bytes(pickle.dumps(Trap())), "numpy.save"),
+        (lambda p: np.savez(p.open("wb"), a=np.zeros((60, 3))), "several arrays"),
+        (lambda p: p.write_bytes(b""), "numpy.save"),
+        (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\xff\xff("), "numpy.save"),
+        (claim, "numpy.save"),
+        (lambda p: None, "No such file"),
+    ],
+)
+def test_bad_logits_are_refused_and_nothing_is_unpickled(
+    script, path, tmp_path, capsys, monkeypatch, spoil, message
+):
     monkeypatch.chdir(tmp_path)
     spoil(tmp_path / "l.npy")
     error = refusal(script, capsys, path, tmp_path / "l.h5", "--logits-npy", tmp_path / "l.npy")
@@ -119,9 +133,15 @@ def test_bad_logits_are_refused_and_nothing_is_unpickled(script, path, tmp_path,
     assert not (tmp_path / "l.h5").exists() and not (tmp_path / "unpickled").exists()
 
 
-@pytest.mark.parametrize("names, message", [
-    (b"ant\nbee\ndog\n", r"\['cat', 'dog'\]"), (b"ant\nbee\n", "got 2 lines"), (b"ant\nbee\ncat\ncat\n", "got 4 lines"),
-    (b"\xff\xfe", "UTF-8")])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (b"ant\nbee\ndog\n", r"\['cat', 'dog'\]"),
+        (b"ant\nbee\n", "got 2 lines"),
+        (b"ant\nbee\ncat\ncat\n", "got 4 lines"),
+        (b"\xff\xfe", "UTF-8"),
+    ],
+)
 def test_other_class_names_are_refused(script, path, tmp_path, capsys, names, message):
     np.save(tmp_path / "l.npy", np.zeros((60, 3)))
     (tmp_path / "names.txt").write_bytes(names)
@@ -144,7 +164,7 @@ def test_head_on_frozen_features(script, path, tmp_path, monkeypatch, capsys):
 
 
 def test_head_is_the_minimum_of_its_loss(script, path):
-    """Its weights, found back from features and logits, leave no gradient; those of another decay do."""
+    """Its weights, recovered from features and logits, have zero gradient; others do not."""
     with open_paired(path) as data:
         features = script.apply(stand_in, data)
         train = np.flatnonzero(data.image_split != 2)
@@ -156,7 +176,9 @@ def test_head_is_the_minimum_of_its_loss(script, path):
             gradient = np.zeros((12, 3))
             for i in train:
                 for k in range(3):
-                    gradient[:, k] += (softmax(logits[i])[k] - (data.image_label[i] == k)) * x[i] / len(train)
+                    gradient[:, k] += (
+                        (softmax(logits[i])[k] - (data.image_label[i] == k)) * x[i] / len(train)
+                    )
             assert (np.abs(gradient + factor * decay * w[:-1]).max() < 1e-4) == (factor == 1)
 
 
@@ -187,7 +209,9 @@ def test_a_class_without_training_images_is_named(script, tmp_path, capsys, monk
 def test_batches_keep_the_order_of_the_file(script, path):
     sizes = []
     with open_paired(path) as data:
-        applied = script.apply(lambda images: sizes.append(len(images)) or stand_in(images), data, batch=25)
+        applied = script.apply(
+            lambda images: sizes.append(len(images)) or stand_in(images), data, batch=25
+        )
         assert sizes == [25, 25, 10] and np.array_equal(applied, stand_in(data.images(range(60))))
 
 
@@ -195,18 +219,27 @@ def test_batches_keep_the_order_of_the_file(script, path):
 
 def test_fine_tuned_network_gives_its_logits(script, path, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(script, "fine_tuned", lambda *names: asked.append(names) or (lambda x: stand_in(x)[:, :3]))
-    script.main([str(path), str(tmp_path / "l.h5"), "--network", "resnet18", "--fine-tuned", "state.pt"])
+    monkeypatch.setattr(
+        script, "fine_tuned", lambda *names: asked.append(names) or (lambda x: stand_in(x)[:, :3])
+    )
+    script.main(
+        [str(path), str(tmp_path / "l.h5"), "--network", "resnet18", "--fine-tuned", "state.pt"]
+    )
     assert asked == [("resnet18", "DEFAULT", pathlib.Path("state.pt"), 3)]
     with open_paired(path) as data:
-        assert np.array_equal(load_logits(tmp_path / "l.h5", data), stand_in(data.images(range(60)))[:, :3])
+        assert np.array_equal(
+            load_logits(tmp_path / "l.h5", data), stand_in(data.images(range(60)))[:, :3]
+        )
 
 
 @pytest.mark.parametrize("more", [(), ("--fine-tuned", "state.pt")])
-def test_without_torchvision_the_message_says_what_to_do(script, path, tmp_path, capsys, monkeypatch, more):
+def test_without_torchvision_the_message_says_what_to_do(
+    script, path, tmp_path, capsys, monkeypatch, more
+):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     error = refusal(script, capsys, path, tmp_path / "l.h5", *more)
-    assert "pip install torch torchvision" in error and "--logits-npy" in error and error.strip().count("\n") == 0
+    assert "pip install torch torchvision" in error and "--logits-npy" in error
+    assert error.strip().count("\n") == 0
 
 
 # Files and arguments
@@ -215,13 +248,19 @@ def test_existing_output_is_kept_unless_told(script, path, tmp_path, capsys):
     np.save(tmp_path / "l.npy", np.zeros((60, 3)))
     (tmp_path / "l.h5").write_text("precious")
     argv = [path, tmp_path / "l.h5", "--logits-npy", tmp_path / "l.npy"]
-    assert "--overwrite" in refusal(script, capsys, *argv) and (tmp_path / "l.h5").read_text() == "precious"
+    assert "--overwrite" in refusal(script, capsys, *argv)
+    assert (tmp_path / "l.h5").read_text() == "precious"
     script.main([*map(str, argv), "--overwrite"])
     with open_paired(path) as data:
         assert not load_logits(tmp_path / "l.h5", data).any()
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--classes", "n.txt"], "give one of these"), (["--fine-tuned", "a", "--logits-npy", "b"], "not allowed with")])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--classes", "n.txt"], "give one of these"),
+        (["--fine-tuned", "a", "--logits-npy", "b"], "not allowed with"),
+    ],
+)
 def test_options_that_do_not_go_together(script, path, capsys, more, message):
     assert message in refusal(script, capsys, path, "l.h5", *more)

@@ -1,4 +1,4 @@
-"""The tutorials hold; and the script that says so notices when they do not."""
+"""The tutorials hold, and the script that checks them notices when they do not."""
 
 import importlib.util
 import pathlib
@@ -69,7 +69,9 @@ def test_tutorial_holds(path):
 
 
 def test_every_picture_is_shown_and_small():
-    texts = "".join(path.read_text() for path in [*TUTORIALS.glob("[0-9]*.md"), TUTORIALS.parent / "README.md"])
+    texts = "".join(
+        path.read_text() for path in [*TUTORIALS.glob("[0-9]*.md"), TUTORIALS.parent / "README.md"]
+    )
     shown = set(re.findall(r"\(\S*pictures/([^)]+)\)", texts))
     files = list((TUTORIALS / "pictures").iterdir())
     assert {file.name for file in files} == shown
@@ -103,20 +105,30 @@ def test_an_output_that_is_no_longer_printed_is_caught(tutorial):
 
 
 def test_a_drifted_excerpt_is_caught(tutorial):
-    line = change(tutorial, "    return tau * u * (1 - s) + current", "    return tau * u + current")
+    line = change(
+        tutorial, "    return tau * u * (1 - s) + current", "    return tau * u + current"
+    )
     with fails(tutorial, line, r"expected '    return tau \* u \* \(1 - s\) \+ current'"):
         runner.run(tutorial)
 
 
 def test_an_excerpt_of_what_is_gone_is_caught(tutorial):
-    line = change(tutorial, "<!-- source: ckd_ref.neuron.lif_step -->", "<!-- source: ckd_ref.neuron.lif_leap -->")
+    line = change(
+        tutorial,
+        "<!-- source: ckd_ref.neuron.lif_step -->",
+        "<!-- source: ckd_ref.neuron.lif_leap -->",
+    )
     with fails(tutorial, line + 1, "ckd_ref.neuron defines no lif_leap"):
         runner.run(tutorial)
 
 
 def test_a_missing_picture_is_caught(tutorial):
     (tutorial.parent / "pictures" / "line.png").unlink()
-    with fails(tutorial, change(tutorial, 'save("line.png")', 'save("line.png")'), "line.png is not in pictures/"):
+    with fails(
+        tutorial,
+        change(tutorial, 'save("line.png")', 'save("line.png")'),
+        "line.png is not in pictures/",
+    ):
         runner.run(tutorial)
 
 
@@ -126,7 +138,9 @@ def test_a_missing_picture_is_caught(tutorial):
 ])
 def test_a_picture_not_both_saved_and_shown_is_caught(tutorial, old, new, place):
     change(tutorial, old, new)
-    with pytest.raises(runner.TutorialError, match=rf"01_sound.md:\d+: picture line.png is not {place}"):
+    with pytest.raises(
+        runner.TutorialError, match=rf"01_sound.md:\d+: picture line.png is not {place}"
+    ):
         runner.run(tutorial)
 
 
@@ -146,6 +160,9 @@ def test_a_raising_block_is_caught_and_nothing_is_written(tutorial, code, messag
 
 def test_excerpts_leave_out_docstrings_only():
     assert runner.excerpt("ckd_ref.neuron.spike").splitlines() == [
-        "@primitive", 'def spike(v, surrogate="triangle", width=1.0):', "    return (v > 0).astype(v.dtype)"]
+        "@primitive",
+        'def spike(v, surrogate="triangle", width=1.0):',
+        "    return (v > 0).astype(v.dtype)",
+    ]
     assert runner.excerpt("ckd_ref.events.EVENT_DTYPE").startswith("EVENT_DTYPE = np.dtype(")
-    assert "# Whole numbers only" in runner.excerpt("ckd_ref.events.bin_events")
+    assert "# rounded up" in runner.excerpt("ckd_ref.events.window_edges")

@@ -1,4 +1,4 @@
-"""An event camera that films a still picture: pixels that report changes of log intensity (Eq. 4, Sec. II)."""
+"""A simulated event camera: pixels that report changes of log intensity (Eq. 4, Sec. II)."""
 
 import dataclasses
 import itertools
@@ -9,39 +9,44 @@ import numpy as np
 from ..events import EVENT_DTYPE, check_sensor_size
 
 BACKGROUND_ON = 0.7
-"""Share of ON among background events, as in the still moments of the recording `Camera` is calibrated on."""
+"""Share of ON among background events, as between the saccades of the calibration recording."""
 
 HOT_HZ = 200.0
-"""Events per second that a hot pixel tries to send; the mean of the hot pixels in that recording."""
+"""Events per second that a hot pixel attempts: the mean over the hot pixels of that recording."""
 
 MAX_MOVE = 1000
-"""Longest single move accepted, sensor pixels: the margin simulated around the sensor is as wide."""
+"""Longest single move, sensor pixels: the simulated margin around the sensor is as wide."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """Parameters of the sensor; the defaults reproduce one real recording of N-Caltech101 (Faces_easy 0001).
+    """Parameters of the sensor.
+
+    The defaults are calibrated on one recording of N-Caltech101 (Faces_easy 0001).
 
     Attributes
     ----------
     threshold : float
-        Change of log intensity (natural logarithm) that makes a pixel fire, > 0; the median over the pixels.
+        Change of log intensity (natural logarithm) that makes a pixel fire, > 0; the median
+        over the pixels.
     threshold_spread : float
-        Standard deviation of the threshold between pixels, >= 0. Log-normal, so that none is negative.
+        Standard deviation of the threshold between pixels, >= 0. Log-normal, so that none is
+        negative.
     refractory_us : int
         Time after an event during which its pixel is blind, microseconds, >= 0.
     background_hz : float
-        Events per second that a pixel sends without any change, >= 0; `BACKGROUND_ON` of them are ON.
+        Background activity, >= 0: spurious events per second and pixel, of which a share of
+        `BACKGROUND_ON` are ON.
     hot_share : float
-        Probability that a pixel is hot and does so `HOT_HZ` times per second, in [0, 1].
+        Probability in [0, 1] that a pixel is hot: its background activity is `HOT_HZ`.
     blur : float
         Standard deviation of the lens's Gaussian blur, sensor pixels, >= 0.
     gamma : float
-        Exponent that turns the picture's values into intensities, > 0.
+        Exponent that maps the picture's values to intensities, > 0.
     log_offset : float
-        Intensity added before the logarithm, > 0: differences far below it are invisible.
+        Intensity added before the logarithm, > 0: much smaller differences are invisible.
     step_us : int
-        Step of the simulation, microseconds, >= 1; between steps log intensity is linear in time.
+        Step of the simulation, microseconds, >= 1; log intensity is linear in between.
     """
 
     threshold: float = 0.26
@@ -73,17 +78,18 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Saccades:
-    """Straight moves of the picture across the sensor, one after the other, each with a smooth start and stop.
+    """Straight moves of the picture across the sensor, each with a smooth start and stop.
 
-    The defaults are the three saccades of N-Caltech101: moves measured in the recording `Camera` is calibrated on,
-    times fitted to its histogram of events.
+    The defaults are the three saccades of N-Caltech101: the moves were measured in the
+    calibration recording of `Camera`, the times fitted to its histogram of events.
 
     Attributes
     ----------
     moves : tuple of (dx, dy)
         Displacement of each move, sensor pixels: dx to the right, dy downwards.
     spans_us : tuple of (start, stop)
-        When each move begins and ends, whole microseconds >= 0, in order. The last stop ends the recording.
+        When each move begins and ends, whole microseconds >= 0, in order. The last stop ends
+        the recording.
     """
 
     moves: tuple = ((2.4, 5.5), (2.9, -5.5), (-4.6, 0.0))
@@ -96,14 +102,19 @@ class Saccades:
         except (TypeError, ValueError):
             usable = False
         if not usable:
-            raise ValueError("expected as many moves (dx, dy) as spans_us (start, stop), at least one, "
-                             f"got moves={self.moves!r}, spans_us={self.spans_us!r}")
+            raise ValueError(
+                "expected as many moves (dx, dy) as spans_us (start, stop), at least one, "
+                f"got moves={self.moves!r}, spans_us={self.spans_us!r}"
+            )
         if not (np.abs(moves) <= MAX_MOVE).all():
             raise ValueError(f"expected moves of at most {MAX_MOVE} pixels, got {self.moves!r}")
         edges = spans.ravel()
-        in_order = np.isfinite(edges).all() and (np.diff(edges) >= 0).all() and (spans[:, 0] < spans[:, 1]).all()
-        if not (in_order and edges[0] >= 0 and (edges % 1 == 0).all()):
-            raise ValueError(f"expected spans_us in whole microseconds >= 0 and in order, got {self.spans_us!r}")
+        in_order = (np.diff(edges) >= 0).all() and (spans[:, 0] < spans[:, 1]).all()
+        whole = np.isfinite(edges).all() and (edges % 1 == 0).all()
+        if not (in_order and whole and edges[0] >= 0):
+            raise ValueError(
+                f"expected spans_us in whole microseconds >= 0 and in order, got {self.spans_us!r}"
+            )
 
     @property
     def duration_us(self):
@@ -111,19 +122,23 @@ class Saccades:
         return int(self.spans_us[-1][1])
 
     def displacement(self, times_us):
-        """Where the picture is at S times (microseconds): (S, 2) pixels dx, dy from its first place."""
+        """Offset (S, 2) of the picture from its start, pixels dx and dy, at S times in us."""
         start, stop = np.array(self.spans_us, float).T
-        progress = np.clip((np.asarray(times_us)[:, None] - start) / (stop - start), 0, 1)      # (S, moves)
-        return progress**2 * (3 - 2 * progress) @ np.array(self.moves, float)                   # (S, 2)
+        # (S, moves)
+        progress = np.clip((np.asarray(times_us)[:, None] - start) / (stop - start), 0, 1)
+        return progress**2 * (3 - 2 * progress) @ np.array(self.moves, float)  # (S, 2)
 
 
-def record(luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scale=1.0, offset=(0.0, 0.0)):
+def record(
+    luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scale=1.0, offset=(0.0, 0.0)
+):
     """Film a moving picture with an event camera.
 
     Parameters
     ----------
     luminance : (h, w) array of floats
-        Picture in [0, 1], as displayed (gamma-encoded; see `rgb_to_luminance`). Outside it, its edges go on.
+        Picture in [0, 1], as displayed (gamma-encoded; see `rgb_to_luminance`). Its edge values
+        continue outside.
     sensor_size : (H, W)
         Rows and columns of the sensor, pixels.
     rng : numpy.random.Generator
@@ -133,7 +148,7 @@ def record(luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scal
     scale : float
         Sensor pixels per picture pixel, > 0.
     offset : (dx, dy)
-        Where the picture's centre lies at first, sensor pixels from the sensor's centre.
+        Initial position of the picture's centre, sensor pixels from the sensor's centre.
 
     Returns
     -------
@@ -147,8 +162,11 @@ def record(luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scal
 
     Notes
     -----
-    Assumption: log intensity, not intensity, is interpolated between the sensor's pixels while the picture moves.
-    Assumption: background events leave a pixel's reference level alone and yield to the events of the picture.
+    Assumption: while the picture moves, log intensity rather than intensity is interpolated
+    between the sensor's pixels. Test: `test_defaults_reproduce_a_real_recording`.
+    Assumption: background events do not change a pixel's reference level, and give way to
+    events of the picture.
+    Test: `test_no_two_events_of_a_pixel_are_closer_than_the_refractory_time`.
     """
     luminance = _check_luminance(luminance)
     H, W = check_sensor_size(sensor_size)
@@ -160,7 +178,7 @@ def record(luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scal
     margin = int(np.ceil(np.abs(displacement).max())) + 1
     rows = _lens(luminance.shape[0], H + 2 * margin, scale, dy, camera.blur)
     columns = _lens(luminance.shape[1], W + 2 * margin, scale, dx, camera.blur)
-    intensity = rows @ luminance**camera.gamma @ columns.T                  # (H + 2 margin, W + 2 margin)
+    intensity = rows @ luminance**camera.gamma @ columns.T  # (H + 2 margin, W + 2 margin)
     level = np.log(intensity + camera.log_offset)
 
     spread = camera.threshold_spread / camera.threshold * rng.standard_normal(H * W, np.float32)
@@ -170,8 +188,11 @@ def record(luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scal
     noise = _background(signal, H * W, motion.duration_us, camera, rng)
     t, pixel, on = (np.concatenate(parts) for parts in zip(signal, noise))
     if len(t) == 0:
-        raise ValueError("expected a picture that makes at least one pixel fire, got none in "
-                         f"{motion.duration_us} us; give it more contrast, or the camera a lower threshold")
+        raise ValueError(
+            "expected a picture that makes at least one pixel fire, "
+            f"got none in {motion.duration_us} us; give it more contrast, "
+            "or the camera a lower threshold"
+        )
     order = np.argsort(t * (H * W) + pixel)
     events = np.empty(len(t), EVENT_DTYPE)
     events["t"], events["p"] = t[order], on[order]
@@ -180,12 +201,13 @@ def record(luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scal
 
 
 def threshold_crossings(levels, times_us, thresholds, refractory_us):
-    """The pixels of an event camera: what fires, when and with which polarity (Eq. 4, Sec. II).
+    """The pixels of an event camera: which fire, when and with which polarity (Eq. 4, Sec. II).
 
-    Each pixel remembers a reference level, at first the level it starts from. It fires when its level differs from
-    the reference by more than its threshold, ON if higher, and the level of that moment becomes the reference. It is
-    then blind for the refractory time; what it missed counts as soon as that is over. A level is linear between
-    two given times, so the moment of firing is known exactly; it is rounded up to a whole microsecond.
+    Each pixel stores a reference level, initially its first level. It fires when its level
+    differs from the reference by more than its threshold, ON if higher, and the level at that
+    moment becomes the reference. It is then blind for the refractory time; a change during that
+    time counts as soon as it is over. Levels are linear between the given times, so the moment
+    of firing is known exactly; it is rounded up to a whole microsecond.
 
     Parameters
     ----------
@@ -200,22 +222,25 @@ def threshold_crossings(levels, times_us, thresholds, refractory_us):
 
     Returns
     -------
-    t, pixel, on : three arrays (M,): int64 microseconds, index in 0 ... N - 1, bool. Step by step, not sorted within.
+    t, pixel, on : three arrays (M,)
+        int64 microseconds, index in 0 ... N - 1, bool. Ordered by step, unsorted within a step.
 
     Notes
     -----
-    Assumption: a pixel fires at most once per step, which is exact if no step in which levels change is longer
-    than the refractory time.
+    Assumption: a pixel fires at most once per step, which is exact if no step in which levels
+    change is longer than the refractory time.
+    Test: `test_eq04_equals_the_loop_over_pixels_and_steps`.
     """
     levels = iter(levels)
     after = next(levels)
-    reference = after.copy()                    # NaN while its pixel is blind: no comparison with NaN is true
+    reference = after.copy()  # NaN while the pixel is blind: no comparison with NaN is true
     blind, kept, until = np.empty(0, np.intp), after[:0], np.empty(0, np.int64)
     found = [(until, blind, blind > 0)]
     for (start, end), new in zip(itertools.pairwise(np.asarray(times_us).tolist()), levels):
         before, after = after, new
 
-        # Pixels whose blind time ends in this step: those already past their threshold fire at that moment.
+        # The blind time of these pixels ends in this step. Those already past their threshold
+        # fire at that moment.
         due = until <= end
         pixel, r, t = blind[due], kept[due], np.maximum(until[due], start)
         level = before[pixel]
@@ -224,7 +249,7 @@ def threshold_crossings(levels, times_us, thresholds, refractory_us):
         reference[pixel] = np.where(late, np.nan, r)
         pixel, t, level, on = pixel[late], t[late], level[late], (level > r)[late]
 
-        # All others fire where the line from `before` to `after` leaves the band around the reference.
+        # All others fire where the line from `before` to `after` crosses the threshold.
         fired = (np.abs(after - reference) > thresholds).nonzero()[0]
         origin = before[fired]
         rise = after[fired] - origin
@@ -243,40 +268,50 @@ def threshold_crossings(levels, times_us, thresholds, refractory_us):
 
 
 def rgb_to_luminance(rgb):
-    """Luminance of a picture by the weights of Rec. 601: (..., 3) floats in [0, 1] to (...), the same dtype."""
+    """Luminance by the weights of Rec. 601: (..., 3) floats in [0, 1] to (...), same dtype."""
     rgb = np.asarray(rgb)
     if rgb.ndim < 1 or rgb.shape[-1] != 3 or not np.issubdtype(rgb.dtype, np.floating):
-        raise ValueError(f"expected RGB floats of shape (..., 3), got {rgb.dtype} of shape {rgb.shape}")
+        raise ValueError(
+            f"expected RGB floats of shape (..., 3), got {rgb.dtype} of shape {rgb.shape}"
+        )
     return rgb @ np.array([0.299, 0.587, 0.114], rgb.dtype)
 
 
 def _check_luminance(luminance):
     luminance = np.asarray(luminance)
-    if luminance.ndim != 2 or 0 in luminance.shape or not np.issubdtype(luminance.dtype, np.floating):
+    is_plane = luminance.ndim == 2 and 0 not in luminance.shape
+    if not (is_plane and np.issubdtype(luminance.dtype, np.floating)):
         raise ValueError("expected luminance as a two-dimensional array of floats in [0, 1], "
                          f"got {luminance.dtype} of shape {luminance.shape}")
     bad = ~((luminance >= 0) & (luminance <= 1))
     if bad.any():
         row, column = np.argwhere(bad)[0]
         hint = "; divide values 0-255 by 255" if luminance[row, column] > 1 else ""
-        raise ValueError(f"luminance[{row}, {column}] = {luminance[row, column]}, expected a value in [0, 1]{hint}")
+        raise ValueError(
+            f"luminance[{row}, {column}] = {luminance[row, column]}, "
+            f"expected a value in [0, 1]{hint}"
+        )
     return luminance.astype(np.float32)
 
 
 def _check_view(scale, offset):
     if not (isinstance(scale, numbers.Real) and np.isfinite(scale) and scale > 0):
-        raise ValueError(f"expected scale, sensor pixels per picture pixel, to be a number > 0, got {scale!r}")
+        raise ValueError(
+            f"expected scale, sensor pixels per picture pixel, to be a number > 0, got {scale!r}"
+        )
     try:
         dx, dy = (float(d) for d in offset)
     except (TypeError, ValueError):
         dx = dy = np.nan
     if not np.isfinite([dx, dy]).all():
-        raise ValueError(f"expected offset = (dx, dy), two finite numbers of pixels, got {offset!r}")
+        raise ValueError(
+            f"expected offset = (dx, dy), two finite numbers of pixels, got {offset!r}"
+        )
     return dx, dy
 
 
 def _knots(motion, step_us):
-    """Times (S,) and displacements (S, 2) of the simulation's steps; steps in which nothing moves become one."""
+    """Times (S,) and displacements (S, 2) of the simulation's steps; pauses are one step."""
     times_us = np.append(np.arange(0, motion.duration_us, step_us), motion.duration_us)
     displacement = motion.displacement(times_us)
     moves = (np.diff(displacement, axis=0) != 0).any(axis=1)
@@ -285,37 +320,42 @@ def _knots(motion, step_us):
 
 
 def _lens(n, size, scale, offset, blur):
-    """(size, n) weights with which each sensor row sees the picture's n rows; columns alike. Each row sums to 1."""
+    """Weights (size, n) of the picture's n rows in each sensor row; each row sums to 1.
+
+    Columns alike.
+    """
     seen = (np.arange(size) - (size - 1) / 2 - offset) / scale + (n - 1) / 2
     distance = scale * (np.clip(seen, 0, n - 1)[:, None] - np.arange(n))            # sensor pixels
-    exponent = -0.5 * (distance / max(blur, 1e-3))**2                               # no blur: the nearest row alone
+    exponent = -0.5 * (distance / max(blur, 1e-3))**2  # no blur: the nearest row only
     exponent -= exponent.max(axis=1, keepdims=True)
-    weights = np.where(exponent > -20, np.exp(exponent), 0)                         # float32 would not see the rest
+    weights = np.where(exponent > -20, np.exp(exponent), 0)  # the rest vanishes in float32
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _moving_levels(level, corners, sensor_size):
-    """Yield, for each place (x, y) of the window's corner, the (H W,) levels in it, interpolated bilinearly."""
+    """Yield the levels (H W,) of the window at each corner (x, y), interpolated bilinearly."""
     H, W = sensor_size
     cells = np.floor(corners).astype(int)
     x, y = (corners - cells).astype(level.dtype).T
-    weights = np.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], axis=1)            # (S, 4)
+    weights = np.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], axis=1)  # (S, 4)
     enters = np.flatnonzero((np.diff(cells, axis=0) != 0).any(axis=1)) + 1
     for first, last in itertools.pairwise([0, *enters, len(cells)]):
         j, i = cells[first]
-        windows = np.stack([level[b:b + H, a:a + W] for b in (i, i + 1) for a in (j, j + 1)])   # (4, H, W)
-        yield from weights[first:last] @ windows.reshape(4, H * W)
+        windows = [level[b:b + H, a:a + W] for b in (i, i + 1) for a in (j, j + 1)]
+        yield from weights[first:last] @ np.stack(windows).reshape(4, H * W)
 
 
 def _background(signal, pixels, duration_us, camera, rng):
-    """(t, pixel, on) of events without cause, none of them within the refractory time of another event."""
+    """(t, pixel, on) of background activity, outside the refractory time of any other event."""
     hot = rng.random(pixels) < camera.hot_share
     counts = rng.poisson(np.where(hot, HOT_HZ, camera.background_hz) * duration_us * 1e-6)
     pixel = np.repeat(np.arange(pixels), counts)
     t = rng.integers(duration_us, size=len(pixel), endpoint=True)
 
-    # All pixels' times on one line, pixel after pixel with a pause between them: neighbours are then close in time.
-    lane, pause = duration_us + camera.refractory_us + 1, camera.refractory_us
+    # Concatenate the time axes of all pixels, with a pause between them: neighbours on this line
+    # are then events of one pixel that are close in time.
+    pause = camera.refractory_us
+    lane = duration_us + pause + 1
     noise = np.sort(pixel * lane + t)
     noise = noise[np.diff(noise, prepend=-lane) >= pause]
     line = np.sort(signal[1] * lane + signal[0])

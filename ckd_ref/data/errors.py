@@ -1,4 +1,4 @@
-"""Errors for people: which file, and what to do."""
+"""Error messages that name the file and say what to do."""
 
 import contextlib
 
@@ -7,17 +7,17 @@ from ..events import FormatError
 
 @contextlib.contextmanager
 def error_context(place, advice):
-    """Name the place in every FormatError raised inside, and make FormatErrors of a library's complaints.
+    """Prefix every FormatError with its place, and re-raise library errors as FormatError.
 
-    Libraries report a damaged file by exceptions of many kinds. The system's own pass: an OSError with a number (no
-    such file, disk full) and a lack of memory.
+    Libraries report a damaged file by exceptions of many kinds. An OSError with an errno (no
+    such file, disk full) and a MemoryError propagate unchanged.
 
     Parameters
     ----------
     place : str or path-like
         The file, or the sample in it.
     advice : str
-        What to do about damage.
+        What to do about a damaged file.
     """
     try:
         yield

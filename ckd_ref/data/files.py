@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and locks that keep a second process out."""
+"""Atomic writes, and locks that keep a second process out."""
 
 import contextlib
 import errno
@@ -23,16 +23,17 @@ FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 @contextlib.contextmanager
 def atomic_write(path, previous=None):
-    """Yield a temporary name to write to; when the block ends its file becomes `path`, replacing what was there.
+    """Yield a temporary name to write to; when the block ends, that file replaces `path`.
 
-    If the block raises, the temporary file is removed and `path` is left alone. What a killed process left behind is
-    overwritten by the next one that writes the same path.
+    If the block raises, the temporary file is removed and `path` is unchanged. A temporary file
+    left by a killed process is overwritten by the next one that writes the same path.
 
     Parameters
     ----------
     path : path-like, in a folder that exists
     previous : path-like, optional
-        A name in the same folder for what was there. A process killed at the end may leave it without a new `path`.
+        A name in the same folder under which the old file is kept. A process killed between
+        the two renames leaves this one and no `path`.
 
     Yields
     ------
@@ -61,7 +62,10 @@ def atomic_write(path, previous=None):
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            problem = f"{os.strerror(error.errno)}; what was there before is kept; make room and try again"
+            problem = (
+                f"{os.strerror(error.errno)}; what was there before is kept; "
+                "make room and try again"
+            )
             raise OSError(error.errno, problem, str(path)) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -69,7 +73,10 @@ def atomic_write(path, previous=None):
 
 @contextlib.contextmanager
 def atomic_hdf5(path, previous=None):
-    """Like `atomic_write`, but yield an HDF5 file open for writing, in a version whose metadata carries checksums."""
+    """Like `atomic_write`, but yield an HDF5 file open for writing.
+
+    Its version of the format has checksums for metadata.
+    """
     with atomic_write(path, previous) as temporary, _TakesAll(temporary, "w+") as target:
         try:
             with h5py.File(target, "w", libver="v110") as file:
@@ -80,7 +87,10 @@ def atomic_hdf5(path, previous=None):
 
 
 class _TakesAll(io.FileIO):
-    """A file whose writes never fail, with the first `error` kept for later: HDF5 crashes when a write fails."""
+    """A file whose writes never fail; the first `error` is kept for later.
+
+    HDF5 crashes when a write fails.
+    """
 
     error = None
 
@@ -88,7 +98,7 @@ class _TakesAll(io.FileIO):
         rest = memoryview(data).cast("B")
         try:
             while rest and not self.error:
-                rest = rest[super().write(rest):]              # a disk that fills up takes a part first
+                rest = rest[super().write(rest):]  # a disk about to be full takes a part
         except OSError as error:
             self.error = error
         return len(data)
@@ -102,7 +112,7 @@ class _TakesAll(io.FileIO):
 
 
 def sync_folder(folder):
-    """Return when the names in a folder are on the disk, so that a power cut does not bring older ones back."""
+    """Flush the names in a folder to disk, so that a power failure does not undo a rename."""
     if os.name == "posix":                                     # others cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -115,11 +125,11 @@ def sync_folder(folder):
 def locked(path, wait=False):
     """Keep other processes out of a folder or a file while the block runs.
 
-    The lock is a file that names its holder: ``.lock`` in the folder, or ``.NAME.lock`` beside the file. The system
-    frees it when the holder ends, however it ends (flock), so what a killed process left does not count. Without
-    flock (Windows) it counts until somebody deletes it. All who use a path have to lock it: nothing else is prevented.
-    A process locks a path once, not again inside; processes that it forks meanwhile hold the lock with it, those that
-    it spawns do not.
+    The lock is a file that names its holder: ``.lock`` in the folder, or ``.NAME.lock`` beside
+    the file. The system releases it when the holder ends, however it ends (flock), so the lock
+    file of a killed process has no effect. Without flock (Windows) it holds until it is
+    deleted. The lock is advisory: it excludes only processes that take it as well. It is not
+    reentrant. Processes forked inside the block share it, spawned ones do not.
 
     Parameters
     ----------
@@ -131,43 +141,47 @@ def locked(path, wait=False):
     Raises
     ------
     BlockingIOError
-        Another process holds the lock; says which.
+        Another process holds the lock; the message says which.
     OSError
-        Nothing can be written there.
+        The folder is not writable.
     """
     path = pathlib.Path(path)
     lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
     while (file := _take(lock)) is None:
-        with contextlib.suppress(FileNotFoundError):           # the holder has just ended: try again
+        with contextlib.suppress(FileNotFoundError):  # the holder has just ended: try again
             holder = lock.read_text(errors="replace") or "another process"
-            if not wait or not fcntl:                          # which would wait for a dead one for ever
-                remedy = "wait until it ends, or choose another name" + (
-                    "" if fcntl else f"; if it has ended, delete {lock}")
+            if not wait or not fcntl:  # without flock, a dead holder would block forever
+                remedy = "wait until it ends, or choose another name"
+                if not fcntl:
+                    remedy += f"; if it has ended, delete {lock}"
                 raise BlockingIOError(f"{path} is in use by {holder}; {remedy}")
         time.sleep(0.05)
     try:
         command = textwrap.shorten(shlex.join(sys.orig_argv), 200)
-        holder = f"process {os.getpid()} on {platform.node()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}: {command}"
-        with contextlib.suppress(OSError):                     # on a full disk it holds without saying so
+        holder = (
+            f"process {os.getpid()} on {platform.node()}, started "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S')}: {command}"
+        )
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
             file.write(holder.encode(errors="replace"))
         if not fcntl:
             file.close()                                       # an open file could not be removed
         yield
     finally:
-        lock.unlink(missing_ok=True)                           # before it is freed, or it might be the next one's
+        lock.unlink(missing_ok=True)  # before the release: later it may be the next holder's
         file.close()
 
 
 def remove_leftovers(folder):
-    """Remove what killed processes have left in a folder of files that they were writing."""
+    """Remove temporary files of `atomic_write` left in a folder by killed processes."""
     for lock in pathlib.Path(folder).glob("..*.tmp.lock"):
         temporary = lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
-        with contextlib.suppress(BlockingIOError), locked(temporary):           # a living process keeps its own
+        with contextlib.suppress(BlockingIOError), locked(temporary):  # not a living process's
             temporary.unlink(missing_ok=True)
 
 
 def _take(lock):
-    """The file of a lock that is ours now, or None."""
+    """Try to take a lock: its open file, or None if another process holds it."""
     if not fcntl:
         with contextlib.suppress(FileExistsError):
             return open(lock, "xb", buffering=0)
@@ -179,7 +193,8 @@ def _take(lock):
         raise OSError(error.errno, problem, str(lock.parent)) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))         # not one that its holder has removed
+        # The former holder may have removed the file between open and flock.
+        ours = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
     except (BlockingIOError, FileNotFoundError):
         ours = False
     if not ours:

@@ -1,14 +1,14 @@
-"""What a file of paired data holds, in numbers and as text."""
+"""Summary of a file of paired data, in numbers and as text."""
 
 import numpy as np
 
 from .paired import EVENT_SPLITS, IMAGE_SPLITS
 
 MOST_RECORDINGS = 1000
-"""How many recordings are read as a whole at most: their medians are near those of all, in seconds and not minutes."""
+"""At most this many recordings are read in full: close medians in seconds instead of minutes."""
 
 FEW_CLASSES = 30
-"""Up to so many classes have a line each."""
+"""Up to this many classes get a line each."""
 
 
 def count_samples(data):
@@ -25,32 +25,36 @@ def count_samples(data):
     """
     pools = [(data.image_label, data.images_in(split)) for split in IMAGE_SPLITS]
     pools += [(data.event_label, data.recordings_in(split)) for split in EVENT_SPLITS]
-    return np.stack([np.bincount(label[pool], minlength=len(data.classes)) for label, pool in pools], axis=-1)
+    return np.stack(
+        [np.bincount(label[pool], minlength=len(data.classes)) for label, pool in pools], axis=-1
+    )
 
 
 def count_leaks(data):
-    """Identities in the test pools, and how many of them are in another pool as well: 0 unless the split leaks."""
-    test = np.union1d(data.image_identity[data.images_in("test")], data.event_identity[data.recordings_in("test")])
-    other = np.union1d(data.image_identity[data.image_split != IMAGE_SPLITS.index("test")],
-                       data.event_identity[data.event_split != EVENT_SPLITS.index("test")])
+    """Number of identities in the test pools, and of those that are in another pool as well."""
+    image_is_test = data.image_split == IMAGE_SPLITS.index("test")
+    event_is_test = data.event_split == EVENT_SPLITS.index("test")
+    test = np.union1d(data.image_identity[image_is_test], data.event_identity[event_is_test])
+    other = np.union1d(data.image_identity[~image_is_test], data.event_identity[~event_is_test])
     return len(test), len(np.intersect1d(test, other, assume_unique=True))
 
 
 def measure_recordings(data, most=MOST_RECORDINGS):
-    """Figures of the recordings; the events are read one recording at a time.
+    """Statistics of the recordings; events are read one recording at a time.
 
     Parameters
     ----------
     data : data.PairedData
     most : int
-        Number of recordings, spread evenly over the file, whose events are all read; at least 1.
+        Number of recordings, at least 1 and spread evenly over the file, that are read in full.
 
     Returns
     -------
     figures : dict of str to array of floats
-        Of all R recordings ``duration``, from the first to the last event, milliseconds; ``events``, their number;
-        ``rate``, events per millisecond, of recordings that last longer than nothing. Of those read, ``on``, the
-        share of ON events, and ``active``, the share of the sensor's pixels that have an event, in [0, 1].
+        For all R recordings ``duration``, from the first to the last event, milliseconds;
+        ``events``, their number; ``rate``, events per millisecond, if the duration is not 0.
+        For those read in full ``on``, the share of ON events, and ``active``, the share of
+        pixels with an event, in [0, 1].
     """
     R, (H, W) = len(data.event_label), data.sensor_size
     duration = data.durations() / 1000
@@ -60,8 +64,13 @@ def measure_recordings(data, most=MOST_RECORDINGS):
         events = data.recording(i)
         on.append(events["p"].mean())
         active.append(len(np.unique(events["y"] * np.int64(W) + events["x"])) / (H * W))
-    return {"duration": duration, "events": data.event_count.astype(float),
-            "rate": data.event_count[lasting] / duration[lasting], "on": np.array(on), "active": np.array(active)}
+    return {
+        "duration": duration,
+        "events": data.event_count.astype(float),
+        "rate": data.event_count[lasting] / duration[lasting],
+        "on": np.array(on),
+        "active": np.array(active),
+    }
 
 
 def describe(data, figures):
@@ -79,15 +88,25 @@ def describe(data, figures):
     """
     H, W = data.sensor_size
     S = data.image_size
-    lines = [f"{data.path.name}: {len(data.classes)} classes, sensor {H} x {W}, images {S} x {S} (rows x columns)", "",
-             *_count_lines(data), ""]
+    title = (
+        f"{data.path.name}: {len(data.classes)} classes, sensor {H} x {W}, "
+        f"images {S} x {S} (rows x columns)"
+    )
+    lines = [title, "", *_count_lines(data), ""]
     if len(data.event_label):
         lines += [*_figure_lines(figures), ""]
     tested, leaks = count_leaks(data)
-    lines.append(
-        (f"The splits leak: {leaks} of {tested} identities in the test pools are in another pool as well" if leaks else
-         f"The splits are disjoint: no identity of the {tested} in the test pools is in another")
-        + (" (the file is marked as leaky)." if data.leaky else "."))
+    if leaks:
+        verdict = (
+            f"The splits leak: {leaks} of {tested} identities in the test pools are in another "
+            "pool as well"
+        )
+    else:
+        verdict = (
+            f"The splits are disjoint: no identity of the {tested} in the test pools is in another"
+        )
+    marked = " (the file is marked as leaky)" if data.leaky else ""
+    lines.append(f"{verdict}{marked}.")
     return "\n".join(lines)
 
 
@@ -107,12 +126,16 @@ def _count_lines(data):
 
 def _figure_lines(figures):
     yield f"{'recordings':<20}{'median':>10}{'5 - 95 %':>22}{'range':>22}"
-    for key, title, pattern in (("duration", "duration, ms", ",.1f"), ("events", "events", ",.0f"),
-                                ("rate", "events per ms", ",.2f"), ("on", "ON events", ".1%"),
-                                ("active", "active pixels", ".1%")):
+    for key, title, pattern in (
+        ("duration", "duration, ms", ",.1f"),
+        ("events", "events", ",.0f"),
+        ("rate", "events per ms", ",.2f"),
+        ("on", "ON events", ".1%"),
+        ("active", "active pixels", ".1%"),
+    ):
         if len(figures[key]):
-            middle, *ends = (format(x, pattern) for x in np.percentile(figures[key], (50, 5, 95, 0, 100)))
-            low, high, least, most = ends
+            percentiles = np.percentile(figures[key], (50, 5, 95, 0, 100))
+            middle, low, high, least, most = (format(x, pattern) for x in percentiles)
             yield f"{title:<20}{middle:>10}{f'{low} - {high}':>22}{f'{least} - {most}':>22}"
     read, R = len(figures["on"]), len(figures["events"])
     if read < R:
@@ -120,5 +143,5 @@ def _figure_lines(figures):
 
 
 def printable(name):
-    """A class name as it may be shown: at most 24 characters, none that a terminal would obey."""
+    """A class name safe to print: at most 24 characters, without control characters."""
     return "".join(c if c.isprintable() else "?" for c in name[:24])

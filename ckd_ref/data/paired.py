@@ -7,29 +7,42 @@ import pathlib
 import h5py
 import numpy as np
 
+from ..events import (
+    EVENT_DTYPE,
+    MAX_TIME_US,
+    FormatError,
+    check_events,
+    check_sensor_size,
+    count_events,
+    resize_frames,
+    window_edges,
+)
 from . import hdf5
-from ..events import EVENT_DTYPE, MAX_TIME_US, FormatError, bin_events, check_events, check_sensor_size, resize_frames
 from .errors import error_context
 from .files import atomic_hdf5
 
-FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1        # bytes: HDF5 keeps a str in a heap that has no checksum
+FORMAT, SCHEMA = np.bytes_("ckd_ref"), 1  # bytes: HDF5 keeps a str in a heap that has no checksum
 
 IMAGE_SPLITS = ("teacher", "static", "test")
-"""Pools of images; the file holds the position. Only the teacher sees `teacher`; the static stream sees `static`."""
+"""Pools of images: `teacher` is for the teacher only, `static` for the static stream as well.
+
+The file stores the position in this tuple.
+"""
 
 EVENT_SPLITS = ("train", "test")
 """Pools of recordings: `train` films images of the static pool, `test` those of the test pool."""
 
 LAYOUT = {
-    # K classes, M images of S x S pixels, R recordings of N events in all; recording i = offsets[i] ... offsets[i+1].
-    # An identity is one number for an image and for every recording that filmed it.
-    "classes": ("S", ("K",)),                       # names, utf-8 of fixed length; a label is a position in here
-    "names": ("S", ("I",)),                         # of the identities, alike; a file may do without
+    # K classes, M images of S x S pixels, R recordings with N events in total.
+    # Recording i is offsets[i] ... offsets[i+1].
+    # An image and every recording that filmed it share one identity, a number.
+    "classes": ("S", ("K",)),                       # names, utf-8 of fixed length; labels index it
+    "names": ("S", ("I",)),                         # of the identities, optional
     "images/pixels": ("u1", ("M", "S", "S", 3)),    # RGB, 0 ... 255
     "images/label": ("i8", ("M",)),
     "images/identity": ("i8", ("M",)),
     "images/split": ("u1", ("M",)),                 # position in IMAGE_SPLITS
-    "events/t": ("i8", ("N",)),                     # the fields of EVENT_DTYPE, all recordings one after the other
+    "events/t": ("i8", ("N",)),                     # fields of EVENT_DTYPE, recordings in a row
     "events/x": ("u2", ("N",)),
     "events/y": ("u2", ("N",)),
     "events/p": ("u1", ("N",)),
@@ -38,41 +51,45 @@ LAYOUT = {
     "events/identity": ("i8", ("R",)),
     "events/split": ("u1", ("R",)),                 # position in EVENT_SPLITS
 }
-"""The data sets of a file: type and shape. Root attributes: format, schema, sensor_size = (H, W), image_size = S and
-leaky, 1 where images of the test are meant to be in other pools as well (0 if it is absent). All data sets are chunked
-and carry fletcher32 checksums; pixels and events are compressed. Other data sets are ignored."""
+"""The data sets of a file: type and shape.
+
+Root attributes: format, schema, sensor_size = (H, W), image_size = S and leaky, 1 if test images
+may be in other pools as well (0 if absent). All data sets are chunked and have fletcher32
+checksums; pixels and events are compressed. Other data sets are ignored.
+"""
 
 NAMES = ("classes", "names")
 
 STREAMED = ("images/pixels", *(f"events/{field}" for field in EVENT_DTYPE.names))
-"""What is never held in memory as a whole: written piece by piece, read by sample, compressed by deflate."""
+"""Never held in memory as a whole: written in pieces, read by sample, compressed by deflate."""
 
 CHUNK_ELEMENTS = 2**13
-"""Small enough that reading one recording unpacks little else."""
+"""Chunks are small enough that reading one recording decompresses little else."""
 
 BUFFER_BYTES = 2**20
-"""How much of one data set the writer collects before it writes: HDF5 is slow with small pieces."""
+"""How much of one data set the writer buffers: HDF5 is slow with small writes."""
+
 
 class PairedWriter:
-    """Write a file of paired data sample by sample; it appears under its name when complete, or not at all.
+    """Write a file of paired data sample by sample, atomically: it is complete or absent.
 
-    A context manager: the file grows under a temporary name in the same folder, and when the block ends it is
-    checked, flushed to disk and moved into place, replacing what was there. If the block or the check raises,
-    nothing is left behind.
+    A context manager: the file grows under a temporary name in the same folder, and when the
+    block ends it is validated, flushed to disk and renamed, replacing an older file. If the
+    block or the validation raises, nothing is left behind.
 
     Parameters
     ----------
     path : path-like
     classes : sequence of str
-        Names, unique and not empty; the label of a sample is a position in it.
+        Names, unique and not empty; the label of a sample is an index into it.
     sensor_size : (H, W)
         Rows and columns of the event camera, pixels.
     image_size : int
         Rows and columns of the images, pixels.
     names : sequence of str, optional
-        What each identity is called, such as "airplanes/image_0001"; an identity is a position in it.
+        Name of each identity, such as "airplanes/image_0001"; an identity is an index into it.
     leaky : bool
-        Let images of the test be in other pools as well, and say so in the file.
+        Allow test images in other pools as well, and record this in the file.
     """
 
     def __init__(self, path, classes, sensor_size, image_size, names=(), leaky=False):
@@ -84,7 +101,9 @@ class PairedWriter:
             raise ValueError(f"expected class names, got {classes!r}")
         _check_classes(self.classes)
         if self.image_size != image_size or self.image_size < 1:
-            raise ValueError(f"expected image_size, a whole number of pixels >= 1, got {image_size!r}")
+            raise ValueError(
+                f"expected image_size, a whole number of pixels >= 1, got {image_size!r}"
+            )
         self._columns = {name: [] for name in LAYOUT if name not in STREAMED}
         self._columns["classes"] = [name.encode() for name in self.classes]
         self._columns["names"] = [name.encode() for name in names]
@@ -97,30 +116,41 @@ class PairedWriter:
     def __enter__(self):
         with contextlib.ExitStack() as exits:
             file = exits.enter_context(atomic_hdf5(self.path))
-            file.attrs.update(format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size, image_size=self.image_size,
-                              leaky=np.uint8(self._leaky))
+            file.attrs.update(
+                format=FORMAT, schema=SCHEMA, sensor_size=self.sensor_size,
+                image_size=self.image_size, leaky=np.uint8(self._leaky),
+            )
             for name in STREAMED:
                 dtype, (_, *sample) = LAYOUT[name]
                 sample = [self.image_size if n == "S" else n for n in sample]
-                file.create_dataset(name, (0, *sample), dtype, maxshape=(None, *sample), fletcher32=True,
-                                    chunks=(1 if sample else CHUNK_ELEMENTS, *sample),
-                                    compression="gzip", compression_opts=1, shuffle=True)
-            exits.push(lambda kind, *_: self._finish() if kind is None else None)   # runs first when the block ends
-            self._file, self._exits = file, exits.pop_all()
+                file.create_dataset(
+                    name, (0, *sample), dtype, maxshape=(None, *sample), fletcher32=True,
+                    chunks=(1 if sample else CHUNK_ELEMENTS, *sample), compression="gzip",
+                    compression_opts=1, shuffle=True,
+                )
+            # On exit, this runs before the file is closed.
+            exits.push(lambda kind, *_: self._finish() if kind is None else None)
+            self._file = file
+            self._exits = exits.pop_all()
         return self
 
     def add_image(self, pixels, label, identity, split):
-        """Append an image: (S, S, 3) uint8 RGB, its class, its identity, and "teacher", "static" or "test"."""
+        """Append an image, (S, S, 3) uint8 RGB; `split` is one of IMAGE_SPLITS."""
         place = f"image {len(self._columns['images/label'])}"
         S = self.image_size
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (S, S, 3):
-            came = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-            raise FormatError(f"{place}: expected ({S}, {S}, 3) uint8 RGB, got {came}; resize it, round 0 ... 1 to 255")
+        came = type(pixels).__name__
+        if isinstance(pixels, np.ndarray):
+            came = f"{pixels.dtype} {pixels.shape}"
+        if came != f"uint8 {(S, S, 3)}":
+            raise FormatError(
+                f"{place}: expected ({S}, {S}, 3) uint8 RGB, got {came}; "
+                "resize it, round 0 ... 1 to 255"
+            )
         self._add_row("images", place, label, identity, split, IMAGE_SPLITS)
         self._append("images/pixels", pixels[None])
 
     def add_recording(self, events, label, identity, split):
-        """Append a recording: a valid array of events, its class, its image's identity, and "train" or "test"."""
+        """Append a valid recording with the identity of its image; `split`: EVENT_SPLITS."""
         place = f"recording {len(self._columns['events/label'])}"
         try:
             check_events(events, self.sensor_size)
@@ -133,14 +163,22 @@ class PairedWriter:
 
     def _add_row(self, group, place, label, identity, split, splits):
         if self._file is None:
-            raise ValueError(f"{self.path} is not open for writing; use PairedWriter in a with block")
+            raise ValueError(
+                f"{self.path} is not open for writing; use PairedWriter in a with block"
+            )
         if split not in splits:
-            raise ValueError(f"{place}: expected split to be one of {', '.join(splits)}, got {split!r}")
-        for name, value, end in (("label", label, len(self.classes)), ("identity", identity, 2**63)):
+            raise ValueError(
+                f"{place}: expected split to be one of {', '.join(splits)}, got {split!r}"
+            )
+        limits = ("label", label, len(self.classes)), ("identity", identity, 2**63)
+        for name, value, end in limits:
             if not isinstance(value, (int, np.integer)) or not 0 <= value < end:
-                raise FormatError(f"{place}: expected {name}, a whole number in 0 ... {end - 1}, got {value!r}")
-        for name, value in (("label", label), ("identity", identity), ("split", splits.index(split))):
-            self._columns[f"{group}/{name}"].append(value)
+                raise FormatError(
+                    f"{place}: expected {name}, a whole number in 0 ... {end - 1}, got {value!r}"
+                )
+        self._columns[f"{group}/label"].append(label)
+        self._columns[f"{group}/identity"].append(identity)
+        self._columns[f"{group}/split"].append(splits.index(split))
 
     def _append(self, name, rows):
         self._pending[name].append(rows.copy())
@@ -163,9 +201,13 @@ class PairedWriter:
         for name, values in self._columns.items():
             if name == "names" and not values:
                 continue
-            dtype = h5py.string_dtype("utf-8", max(map(len, values))) if name in NAMES else LAYOUT[name][0]
-            hdf5.write(self._file, name, np.array(values, dtype), maxshape=(None,),
-                       chunks=(min(len(values), CHUNK_ELEMENTS) or 1,))
+            dtype = LAYOUT[name][0]
+            if name in NAMES:
+                dtype = h5py.string_dtype("utf-8", max(map(len, values)))
+            chunks = (min(len(values), CHUNK_ELEMENTS) or 1,)
+            hdf5.write(
+                self._file, name, np.array(values, dtype), maxshape=(None,), chunks=chunks
+            )
         with error_context(self.path, hdf5.REMAKE):
             _read_columns(self._file)
 
@@ -177,19 +219,30 @@ class PairedWriter:
 
 
 class PairedData:
-    """Read a file of paired data; opening checks everything but the pixels and events, which are left on disk.
+    """Read a file of paired data; a context manager.
 
-    Also a context manager. Attributes: `classes` (tuple of str), `sensor_size` (H, W), `image_size` S; `names` of the
-    identities (tuple of str, empty if the file has none); `leaky`, whether images of the test may be elsewhere; per
-    image `image_label`, `image_identity`, `image_split`, and per recording `event_label`, `event_identity`,
-    `event_split`, `event_count`: (M,) and (R,) arrays, the splits as positions in IMAGE_SPLITS and EVENT_SPLITS.
+    Opening validates everything except pixels and events, which stay on disk; these are
+    validated when they are read.
+
+    Attributes
+    ----------
+    classes, names : tuple of str
+        Names of the classes and of the identities, the latter empty if the file has none.
+    sensor_size, image_size : (H, W), S
+    leaky : bool
+        Whether test images may be in other pools as well.
+    image_label, image_identity, image_split : (M,) arrays
+        Of each image; the split is a position in IMAGE_SPLITS.
+    event_label, event_identity, event_split, event_count : (R,) arrays
+        Of each recording; the split is a position in EVENT_SPLITS.
 
     Raises
     ------
     FormatError
-        Not HDF5, another schema, missing or mistyped data sets, lengths that disagree, labels or splits out of
-        range, names empty or twice, an identity without a name, with two classes, or (unless the file says that it is
-        leaky) in the test pools and another, damage.
+        Not HDF5, another schema, a damaged file, missing or mistyped data sets, lengths that
+        disagree, labels or splits out of range, empty or duplicate names, an identity without
+        a name, with two classes, or, unless the file is marked as leaky, in the test pools and
+        in another.
     OSError
         A file that cannot be opened.
     """
@@ -199,11 +252,14 @@ class PairedData:
         with contextlib.ExitStack() as exits, error_context(path, hdf5.REMAKE):
             self._file = exits.enter_context(hdf5.open_checked(path))
             found = _read_columns(self._file)
-            exits.pop_all()                 # stays open
-        self.classes, self.sensor_size, self.image_size = found["classes"], found["sensor_size"], found["image_size"]
+            exits.pop_all()  # the file stays open
+        self.classes = found["classes"]
+        self.sensor_size = found["sensor_size"]
+        self.image_size = found["image_size"]
         self.names, self.leaky = found["names"], found["leaky"]
         self.image_label, self.event_label = found["images/label"], found["events/label"]
-        self.image_identity, self.event_identity = found["images/identity"], found["events/identity"]
+        self.image_identity = found["images/identity"]
+        self.event_identity = found["events/identity"]
         self.image_split, self.event_split = found["images/split"], found["events/split"]
         self._offsets = found["events/offsets"]
         self.event_count = np.diff(self._offsets)
@@ -218,13 +274,16 @@ class PairedData:
         self._file.close()
 
     def digest(self):
-        """SHA-256, as text, of all but the pixels and events: classes, sizes, labels, identities, splits, offsets.
+        """SHA-256, as text, of everything except pixels and events.
 
-        Files of other samples or of other recordings differ in it, for lengths of recordings hardly ever agree.
+        It covers classes, sizes, labels, identities, splits and offsets. Other recordings change
+        it as well, since their lengths hardly ever agree.
         """
         digest = hashlib.sha256(repr((self.classes, self.sensor_size, self.image_size)).encode())
-        for column in (self.image_label, self.image_identity, self.image_split, self.event_label, self.event_identity,
-                       self.event_split, self._offsets):
+        for column in (
+            self.image_label, self.image_identity, self.image_split, self.event_label,
+            self.event_identity, self.event_split, self._offsets,
+        ):
             digest.update(len(column).to_bytes(8) + column.astype("<i8").tobytes())
         return digest.hexdigest()
 
@@ -246,7 +305,7 @@ class PairedData:
         return pixels / np.float32(255)
 
     def recording(self, index):
-        """One recording by position: (n,) array of EVENT_DTYPE, checked."""
+        """One recording by position, validated: (n,) array of EVENT_DTYPE."""
         i, = self._check_indices([index], len(self.event_label), "recording")
         begin, end = self._offsets[i:i + 2]
         events = np.empty(end - begin, EVENT_DTYPE)
@@ -256,30 +315,38 @@ class PairedData:
             return check_events(events, self.sensor_size)
 
     def durations(self):
-        """Microseconds from the first to the last event of every recording: (R,) int64 >= 0. Reads only these events.
+        """Microseconds from the first to the last event of every recording: (R,) int64 >= 0.
 
-        Raises FormatError where a recording's last event is earlier than its first, or either time is out of range.
+        Only these events are read. Raises FormatError if a last event is earlier than the first,
+        or if either time is out of range.
         """
         self._check_indices(np.arange(len(self.event_label)), len(self.event_label), "recording")
         with error_context(self.path, hdf5.REMAKE):
             t = self._file["events/t"]
-            around = [t[max(begin - 1, 0):begin + 1] for begin in self._offsets]    # last before it, first after it
+            # The last event before each offset and the first one after it.
+            around = [t[max(begin - 1, 0):begin + 1] for begin in self._offsets]
         first = np.array([times[-1] for times in around[:-1]], np.int64)
         last = np.array([times[0] for times in around[1:]], np.int64)
         bad = (first < 0) | (last < first) | (last > MAX_TIME_US)
         if bad.any():
             i = int(bad.argmax())
-            raise FormatError(f"{self.path}, recording {i}: expected times that do not decrease, in 0 ... "
-                              f"{MAX_TIME_US} us, got {first[i]} at its first and {last[i]} at its last event; "
-                              "make the file again")
+            raise FormatError(
+                f"{self.path}, recording {i}: expected times that do not decrease, in 0 ... "
+                f"{MAX_TIME_US} us, got {first[i]} at its first and {last[i]} at its last event; "
+                "make the file again"
+            )
         return last - first
 
     def frames(self, indices, T, size):
-        """Recordings by position as T frames of size x size: (T, B, size, size, 2) float32, event counts >= 0.
+        """Recordings by position as event counts: (T, B, size, size, 2) float32 >= 0.
 
-        Binned by the conserving rule; resized when the sensor has another size.
+        Binned by the conserving rule, and resized if the sensor has another size.
         """
-        samples = [bin_events(self.recording(i), T, self.sensor_size) for i in np.atleast_1d(indices)]
+        samples = []
+        for i in np.atleast_1d(indices):
+            recording = self.recording(i)  # validated: `bin_events` would do it again
+            edges = window_edges(recording["t"], T)
+            samples.append(count_events(recording, edges, self.sensor_size))
         if not samples:
             raise ValueError("expected the position of at least one recording, got none")
         if self.sensor_size != (size, size):
@@ -291,10 +358,14 @@ class PairedData:
             raise ValueError(f"{self.path} is closed; open it again to read")
         indices = np.asarray(indices)
         if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(f"expected positions of {what}s, whole numbers in one dimension, got {indices!r}")
+            raise ValueError(
+                f"expected positions of {what}s, whole numbers in one dimension, got {indices!r}"
+            )
         if len(indices) and not 0 <= indices.min() <= indices.max() < end:
-            raise ValueError(f"expected positions in 0 ... {end - 1} of {end} {what}s, "
-                             f"got {indices.min()} ... {indices.max()}")
+            raise ValueError(
+                f"expected positions in 0 ... {end - 1} of {end} {what}s, "
+                f"got {indices.min()} ... {indices.max()}"
+            )
         return indices
 
 
@@ -304,14 +375,21 @@ def open_paired(path):
 
 
 def _read_columns(file):
-    """Check an open file against LAYOUT; return its attributes and all data sets that are not streamed."""
+    """Validate an open file by LAYOUT; return its attributes and all unstreamed data sets."""
     came = hdf5.attribute(file, "format"), hdf5.attribute(file, "schema")
     if came != (FORMAT, SCHEMA):
-        raise FormatError(f"expected the attributes format = {FORMAT} and schema = {SCHEMA}, got {came[0]} and "
-                          f"{came[1]}; make the file with a converter of this version")
-    sensor_size, image_size = hdf5.attribute(file, "sensor_size", (2,)), hdf5.attribute(file, "image_size")
-    found = {"sensor_size": check_sensor_size(sensor_size), "image_size": int(image_size), "names": (),
-             "leaky": bool(hdf5.attribute(file, "leaky"))}
+        raise FormatError(
+            f"expected the attributes format = {FORMAT} and schema = {SCHEMA}, "
+            f"got {came[0]} and {came[1]}; make the file with a converter of this version"
+        )
+    sensor_size = hdf5.attribute(file, "sensor_size", (2,))
+    image_size = hdf5.attribute(file, "image_size")
+    found = {
+        "sensor_size": check_sensor_size(sensor_size),
+        "image_size": int(image_size),
+        "names": (),
+        "leaky": bool(hdf5.attribute(file, "leaky")),
+    }
     lengths = {"S": found["image_size"]}
     for name, (dtype, shape) in LAYOUT.items():
         if name == "names" and name not in file:
@@ -324,45 +402,68 @@ def _read_columns(file):
     _check_classes(found["classes"])
     _check_offsets(found["events/offsets"], lengths["R"], lengths["N"])
     for group, splits in (("images", IMAGE_SPLITS), ("events", EVENT_SPLITS)):
-        for name, end in (("label", lengths["K"]), ("identity", lengths.get("I", 2**63)), ("split", len(splits))):
+        for name, end in (
+            ("label", lengths["K"]),
+            ("identity", lengths.get("I", 2**63)),
+            ("split", len(splits)),
+        ):
             column = found[f"{group}/{name}"]
             bad = (column < 0) | (column > end - 1)
             if bad.any():
                 i = int(bad.argmax())
-                raise FormatError(f"{group}/{name}[{i}]: expected a number in 0 ... {end - 1}, got {column[i]}; "
-                                  "make the file again")
+                raise FormatError(
+                    f"{group}/{name}[{i}]: expected a number in 0 ... {end - 1}, got {column[i]}; "
+                    "make the file again"
+                )
     _check_identities(found)
     return found
 
 
 def _check_classes(classes):
     if not classes or not all(classes) or len(set(classes)) < len(classes):
-        raise FormatError(f"classes: expected at least one name, none empty and none twice, got {list(classes)}")
+        raise FormatError(
+            f"classes: expected at least one name, none empty and none twice, got {list(classes)}"
+        )
 
 
 def _check_offsets(offsets, R, N):
-    if len(offsets) != R + 1 or offsets[0] != 0 or offsets[-1] != N or (offsets[1:] <= offsets[:-1]).any():
-        raise FormatError(f"events/offsets: expected {R + 1} numbers that increase from 0 to {N}, the number of "
-                          "events; make the file again")
+    increasing = (offsets[1:] > offsets[:-1]).all()
+    if not (len(offsets) == R + 1 and increasing and offsets[0] == 0 and offsets[-1] == N):
+        raise FormatError(
+            f"events/offsets: expected {R + 1} numbers that increase from 0 to {N}, "
+            "the number of events; make the file again"
+        )
 
 
 def _check_identities(found):
-    """Each identity has one name and one class, and is in the test pools or outside them; images may be leaky."""
+    """Each identity has one name and one class, and is either in the test pools or outside.
+
+    In a leaky file, images are exempt from the latter.
+    """
     if not all(found["names"]) or len(set(found["names"])) < len(found["names"]):
-        raise FormatError("names: expected one for each identity, none empty and none twice; make the file again")
-    events = found["events/identity"], found["events/label"], found["events/split"] == EVENT_SPLITS.index("test")
-    images = found["images/identity"], found["images/label"], found["images/split"] == IMAGE_SPLITS.index("test")
-    identity, label, is_test = map(np.concatenate, zip(images, events))
+        raise FormatError(
+            "names: expected one for each identity, none empty and none twice; make the file again"
+        )
+    events = found["events/identity"]
+    identity = np.concatenate([found["images/identity"], events])
+    label = np.concatenate([found["images/label"], found["events/label"]])
     _check_agreement(identity, label, "has two labels")
+
+    image_is_test = found["images/split"] == IMAGE_SPLITS.index("test")
+    event_is_test = found["events/split"] == EVENT_SPLITS.index("test")
     if found["leaky"]:
-        identity, _, is_test = events
-    _check_agreement(identity, is_test, "is in a test split and in another one")
+        _check_agreement(events, event_is_test, "is in a test split and in another one")
+    else:
+        is_test = np.concatenate([image_is_test, event_is_test])
+        _check_agreement(identity, is_test, "is in a test split and in another one")
 
 
 def _check_agreement(identity, column, problem):
-    """One value of the column per identity."""
+    """Refuse a column that has two values for one identity."""
     _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
     bad = column != column[first][inverse]
     if bad.any():
-        raise FormatError(f"identity {identity[bad.argmax()]} {problem}; split by identity, and give images and "
-                          "recordings of one source the same number")
+        raise FormatError(
+            f"identity {identity[bad.argmax()]} {problem}; "
+            "split by identity, and give images and recordings of one source the same number"
+        )

@@ -1,4 +1,4 @@
-"""Files of the data sets' publishers: one gate per format, which passes valid data through and refuses any other."""
+"""Readers of the published data sets: one per format, each with full validation."""
 
 import gzip
 import io
@@ -18,28 +18,39 @@ EVENT_BYTES = 5
 OVERFLOW_ROW = 240
 
 MAX_BYTES = 2**28
-"""Recordings and images of more bytes are refused, packed or unpacked: one alone would hold 50 million events."""
+"""Larger recordings and images are refused, compressed or not: 50 million events in one file."""
 
 MAX_PIXELS = 2**25
 """Images of more pixels are refused: 33 million, 100 MB as RGB."""
 
 PIXELS_PER_BYTE = {"JPEG": 512, "PNG": 8 * 1032}
-"""No file of the format holds more: JPEG spends at least one bit on 8 x 8 pixels, no deflate stream grows by more than
-the factor 1032, and a PNG may pack 8 pixels into a byte."""
+"""The most that a file of the format can hold.
+
+JPEG takes at least one bit per 8 x 8 pixels. A deflate stream expands by at most the factor 1032,
+and a PNG may have 8 pixels per byte.
+"""
 
 MAX_SCANS = 100
-"""Passes of a progressive JPEG, of which 10 are usual: thousands in a small file would take minutes."""
+"""Scans of a progressive JPEG; 10 are usual, and thousands in a small file would take minutes."""
+
+PNG_PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+"""The passes of an interlaced PNG (Adam7): first column and row, then steps, in pixels."""
 
 FETCH = "fetch the file again"
 
-MAT_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+MAT_NUMBERS = {
+    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
+}
 """Element types of a MATLAB 5 file that are arrays of numbers."""
 
 
 def unpacked_limit(size):
-    """How many bytes a compressed file of `size` bytes may unpack to: 1 MiB + 100 times its size, `MAX_BYTES` at most.
+    """How many bytes a compressed file may decompress to: 1 MiB + 100 `size`, at most `MAX_BYTES`.
 
-    Events and images shrink by a factor of 2 to 20; a file beyond the limit is a bomb.
+    Events and images compress by a factor of 2 to 20; a file beyond the limit is a bomb.
     """
     return min(2**20 + 100 * size, MAX_BYTES)
 
@@ -48,23 +59,25 @@ def _read_whole(path):
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
-            raise FormatError(f"{path}: expected at most {MAX_BYTES} bytes of one recording or image, got {size}; "
-                              "check that it is one")
+            raise FormatError(
+                f"{path}: expected at most {MAX_BYTES} bytes of one recording or image, "
+                f"got {size}; check that it is one"
+            )
         return file.read()
 
 
 def read_bin(path, sensor_size=None):
     """Read a recording in the 40-bit format of N-Caltech101 and N-MNIST (``.bin``, also ``.bs2``).
 
-    Five bytes per event, big-endian: x (8 bits), y (8 bits), polarity (1 bit, 1 = ON), time (23 bits,
-    microseconds, so 8.4 s at most).
+    Five bytes per event, big-endian: x (8 bits), y (8 bits), polarity (1 bit, 1 = ON), time (23
+    bits, microseconds, so 8.4 s at most).
 
     Parameters
     ----------
     path : path-like
     sensor_size : (H, W), optional
-        Rows and columns of the sensor, pixels: (34, 34) for N-MNIST, (180, 240) for N-Caltech101. Default: all
-        that 8 bits can say.
+        Rows and columns of the sensor, pixels: (34, 34) for N-MNIST, (180, 240) for
+        N-Caltech101. Default: 256 x 256, the range of 8 bits.
 
     Returns
     -------
@@ -74,36 +87,44 @@ def read_bin(path, sensor_size=None):
     Raises
     ------
     FormatError
-        A file without events or with a part of one, a coordinate outside the sensor, a step back in time, or an
-        event in row 240 of a sensor that is not known to have it. The message names file, event and byte.
+        A file without events or with an incomplete one, a coordinate outside the sensor,
+        decreasing times, or an event in row 240 of a sensor not known to have it. The message
+        names file, event and byte.
     OSError
         A file that cannot be read.
 
     Notes
     -----
-    Row 240: the sensor behind these data sets has no such row, and some readers take an event there for a
-    marker that the clock has overflowed, which moves it and all later events by 2^13 us. Neither data set
-    contains one. Here it is an error, because a damaged file is the likelier cause, unless `sensor_size` has
-    more than 240 rows: then it is an event like any other.
+    Row 240: the sensor of these data sets has no such row, and some readers interpret an event
+    there as a clock overflow, which shifts it and all later events by 2^13 us. Neither data set
+    contains one. Here it is an error, since a damaged file is the likelier cause, unless
+    `sensor_size` has more than 240 rows; then it is an ordinary event.
     """
     H, W = (256, 256) if sensor_size is None else check_sensor_size(sensor_size)
     data = np.frombuffer(_read_whole(path), np.uint8)
     if len(data) == 0:
-        raise FormatError(f"{path}: expected at least one event of {EVENT_BYTES} bytes, got an empty file; "
-                          "leave it out of the data set or fetch it again")
+        raise FormatError(
+            f"{path}: expected at least one event of {EVENT_BYTES} bytes, got an empty file; "
+            "leave it out of the data set or fetch it again"
+        )
     whole = len(data) - len(data) % EVENT_BYTES
     if whole < len(data):
-        raise FormatError(f"{path}: expected a multiple of {EVENT_BYTES} bytes, got {len(data)}; event "
-                          f"{whole // EVENT_BYTES} at byte {whole} is cut off; fetch the file again")
+        raise FormatError(
+            f"{path}: expected a multiple of {EVENT_BYTES} bytes, got {len(data)}; "
+            f"event {whole // EVENT_BYTES} at byte {whole} is cut off; fetch the file again"
+        )
     x, y, high, middle, low = data.reshape(-1, EVENT_BYTES).T
     events = np.empty(len(x), EVENT_DTYPE)
     events["x"], events["y"], events["p"] = x, y, high >> 7
     events["t"] = (high & 0x7F).astype(np.int32) << 16 | middle.astype(np.int32) << 8 | low
     if (sensor_size is None or H <= OVERFLOW_ROW) and (y == OVERFLOW_ROW).any():
         i = int((y == OVERFLOW_ROW).argmax())
-        raise FormatError(f"{path}: event {i} of {len(y)} at byte {EVENT_BYTES * i}: y = {OVERFLOW_ROW}, which some "
-                          "readers take for a clock overflow and N-Caltech101 and N-MNIST never contain; fetch the "
-                          f"file again, or give a sensor_size of more than {OVERFLOW_ROW} rows if the row is real")
+        raise FormatError(
+            f"{path}: event {i} of {len(y)} at byte {EVENT_BYTES * i}: y = {OVERFLOW_ROW}, "
+            "which some readers take for a clock overflow and N-Caltech101 and N-MNIST never "
+            f"contain; fetch the file again, or give a sensor_size of more than {OVERFLOW_ROW} "
+            "rows if the row is real"
+        )
     try:
         return check_events(events, (H, W))
     except FormatError as error:
@@ -111,10 +132,10 @@ def read_bin(path, sensor_size=None):
 
 
 def read_idx(path):
-    """Read the unsigned bytes of an idx file, the format of MNIST's images and labels, plain or gzipped.
+    """Read an idx file of unsigned bytes, MNIST's format of images and labels, plain or gzipped.
 
-    Big-endian: two zero bytes, the code of the element type (8 = unsigned byte), the number of axes, the length
-    of each axis (32 bits), then the elements, the last axis fastest.
+    Big-endian: two zero bytes, the code of the element type (8 = unsigned byte), the number of
+    axes, the length of each axis (32 bits), then the elements, the last axis fastest.
 
     Parameters
     ----------
@@ -129,7 +150,8 @@ def read_idx(path):
     Raises
     ------
     FormatError
-        Another type, a broken header, fewer or more elements than the header says, a damaged gzip stream.
+        Another type, a damaged header, fewer or more elements than the header says, a damaged
+        gzip stream.
     OSError
         A file that cannot be read.
     """
@@ -144,27 +166,37 @@ def read_idx(path):
         except FormatError as error:
             raise FormatError(f"{path}: {error}; fetch the file again") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise FormatError(f"{path}: damaged gzip stream ({error}); fetch the file again") from None
+            raise FormatError(
+                f"{path}: damaged gzip stream ({error}); fetch the file again"
+            ) from None
 
 
 def _parse_idx(stream, limit):
     """The array of an open idx stream that holds at most `limit` bytes."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
-        raise FormatError("expected the first bytes 00 00 08 and 1 to 4 axes (idx of unsigned bytes), "
-                          f"got {magic.hex(' ') or 'an empty file'}")
+        raise FormatError(
+            "expected the first bytes 00 00 08 and 1 to 4 axes (idx of unsigned bytes), "
+            f"got {magic.hex(' ') or 'an empty file'}"
+        )
     lengths = stream.read(4 * magic[3])
     if len(lengths) < 4 * magic[3]:
-        raise FormatError(f"expected the lengths of {magic[3]} axes from byte 4 on, got {len(lengths)} bytes")
+        raise FormatError(
+            f"expected the lengths of {magic[3]} axes from byte 4 on, got {len(lengths)} bytes"
+        )
     shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4"))
     size = math.prod(shape)
-    if size > limit:                # before reading: a header may claim any amount
-        raise FormatError(f"expected {size} elements for the shape {shape} of the header, "
-                          f"but a file of this length holds at most {limit}")
+    if size > limit:  # before reading: a header may claim any amount
+        raise FormatError(
+            f"expected {size} elements for the shape {shape} of the header, "
+            f"but a file of this length holds at most {limit}"
+        )
     elements = stream.read(size + 1)
     if len(elements) != size:
         came = f"{len(elements)}" if len(elements) < size else "more"
-        raise FormatError(f"expected {size} elements for the shape {shape} of the header, got {came}")
+        raise FormatError(
+            f"expected {size} elements for the shape {shape} of the header, got {came}"
+        )
     return np.frombuffer(elements, np.uint8).reshape(shape)
 
 
@@ -183,40 +215,49 @@ def read_image(path):
     Raises
     ------
     FormatError
-        Another format, a damaged or truncated file, an animation, more than `MAX_PIXELS` or more than a file of that
-        length can hold (said before anything is unpacked).
+        Another format, a damaged or truncated file, an animation, more pixels than `MAX_PIXELS`
+        or than a file of that length can hold (refused before decompression).
     OSError
         A file that cannot be read.
 
     Notes
     -----
-    Greyscale and palettes become RGB; CMYK is converted without a colour profile; transparent pixels are laid over
-    white; of 16 bits per channel the upper 8 are kept. An orientation noted by a camera (EXIF) is not applied. PNG
-    carries checksums, which are verified; a damaged JPEG may decode to a damaged picture.
+    Greyscale and palettes become RGB; CMYK is converted without a colour profile; transparent
+    pixels are composited over white; of 16 bits per channel the upper 8 are kept. The EXIF
+    orientation is not applied. The checksums of PNG are verified; a damaged JPEG may decode to
+    a damaged picture.
     """
     from PIL import Image, JpegImagePlugin, PngImagePlugin
 
     content = _read_whole(path)
     with error_context(path, FETCH), warnings.catch_warnings():
-        warnings.simplefilter("ignore")                         # Pillow warns of what is checked here
+        warnings.simplefilter("ignore")  # what Pillow warns of is validated here
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
             image = PngImagePlugin.PngImageFile(io.BytesIO(content))
         elif content.startswith(b"\xff\xd8\xff"):
             image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
         else:
-            raise FormatError("expected a JPEG or PNG image, got the first bytes "
-                              f"{content[:8].hex(' ') or '(none)'}; convert it, or leave it out")
-        (W, H), limit = image.size, min(MAX_PIXELS, len(content) * PIXELS_PER_BYTE[image.format])
+            raise FormatError(
+                "expected a JPEG or PNG image, "
+                f"got the first bytes {content[:8].hex(' ') or '(none)'}; "
+                "convert it, or leave it out"
+            )
+        W, H = image.size
+        limit = min(MAX_PIXELS, len(content) * PIXELS_PER_BYTE[image.format])
         if W * H > limit:
-            raise FormatError(f"the header says {W} x {H} pixels, expected at most {limit} in {len(content)} bytes; "
-                              f"{FETCH}, or save it smaller")
+            raise FormatError(
+                f"the header says {W} x {H} pixels, expected at most {limit} in {len(content)} "
+                f"bytes; {FETCH}, or save it smaller"
+            )
         if getattr(image, "n_frames", 1) > 1:
-            raise FormatError(f"expected one picture, got an animation of {image.n_frames}; save one of them")
-        if image.format == "PNG":                               # decoding looks neither at checksums nor for an end
+            raise FormatError(
+                f"expected one picture, got an animation of {image.n_frames}; save one of them"
+            )
+        if image.format == "PNG":  # the decoder checks neither checksums nor completeness
             _check_png(content)
         else:
             _check_jpeg(content)
-        if image.mode.startswith("I"):                          # 16 bits of grey
+        if image.mode.startswith("I"):  # 16 bits of grey
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
         if "A" in image.mode or "transparency" in image.info:
@@ -226,78 +267,109 @@ def read_image(path):
 
 
 def _check_jpeg(content):
-    """Check what decoding finds late or never: that there is an end (ff d9), and no endless series of scans (ff da)."""
+    """Check what the decoder finds late or never: an end (ff d9), and few scans (ff da)."""
     scans = content.count(b"\xff\xda")
     if scans > MAX_SCANS:
-        raise FormatError(f"expected at most {MAX_SCANS} scans of a progressive JPEG, got {scans}; save it anew")
+        raise FormatError(
+            f"expected at most {MAX_SCANS} scans of a progressive JPEG, got {scans}; save it anew"
+        )
     if b"\xff\xd9" not in content[content.rfind(b"\xff\xda"):]:
-        raise FormatError(f"cut off: {len(content)} bytes without the end of the image (ff d9); {FETCH}")
+        raise FormatError(
+            f"cut off: {len(content)} bytes without the end of the image (ff d9); {FETCH}"
+        )
 
 
 def _check_png(content):
-    """Check what a decoder passes over: the checksum of every chunk, and that there are pixels for every row."""
-    stream, unpacked, kind, at = zlib.decompressobj(), 0, None, 8
+    """Check what the decoder ignores: all checksums, and that the pixel data is complete."""
+    stream = zlib.decompressobj()
+    unpacked = 0
+    kind = None
+    at = 8
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, at)
-        body, checksum = content[at + 8:at + 8 + length], content[at + 8 + length:at + 12 + length]
+        end = at + 8 + length
+        body = content[at + 8:end]
+        checksum = content[end:end + 4]
         if checksum != struct.pack(">I", zlib.crc32(kind + body)):
-            raise FormatError(f"the {kind.decode('ascii', 'replace')} chunk at byte {at} is damaged (wrong checksum, "
-                              f"or cut off); {FETCH}")
+            raise FormatError(
+                f"the {kind.decode('ascii', 'replace')} chunk at byte {at} is damaged "
+                f"(wrong checksum, or cut off); {FETCH}"
+            )
         if kind == b"IHDR":
             W, H, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", body)
-        for begin in range(0, length if kind == b"IDAT" else 0, 2**12):
-            if stream.eof:
-                break
-            unpacked += len(stream.decompress(body[begin:begin + 2**12]))       # counted, not kept
-        at += 12 + length
+        if kind == b"IDAT":
+            for begin in range(0, length, 2**12):
+                if stream.eof:
+                    break
+                unpacked += len(stream.decompress(body[begin:begin + 2**12]))  # counted, not kept
+        at = end + 4
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
-    grids = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    sizes = [(-(-(W - x) // dx), -(-(H - y) // dy)) for x, y, dx, dy in (grids if interlaced else [(0, 0, 1, 1)])]
+    grids = PNG_PASSES if interlaced else [(0, 0, 1, 1)]
+    sizes = [(-(-(W - x) // dx), -(-(H - y) // dy)) for x, y, dx, dy in grids]
     expected = sum(h * (1 + -(-w * bits // 8)) for w, h in sizes if w > 0 and h > 0)
     if unpacked < expected:
-        raise FormatError(f"expected {expected} bytes of pixels for {W} x {H} of {bits} bits, got {unpacked}; {FETCH}")
+        raise FormatError(
+            f"expected {expected} bytes of pixels for {W} x {H} of {bits} bits, "
+            f"got {unpacked}; {FETCH}"
+        )
 
 
 def read_mat(path, sensor_size=None):
-    """Read a recording of CEP-DVS: a MATLAB 5 file (``save -v6`` or ``-v7``) with the vectors x, y, ts and p.
+    """Read a recording of CEP-DVS: a MATLAB 5 file with the vectors x, y, ts and p.
+
+    MATLAB writes this version of the format by ``save -v6`` and ``save -v7``.
 
     Parameters
     ----------
     path : path-like
     sensor_size : (H, W), optional
-        Rows and columns of the sensor, pixels. Default: all that 16 bits can say.
+        Rows and columns of the sensor, pixels. Default: the range of 16 bits.
 
     Returns
     -------
     events : (N,) array of EVENT_DTYPE
-        N >= 1, in the file's order, which is that of time. Times are microseconds since the first event.
+        N >= 1, in the file's order, which is that of time. Times are microseconds since the
+        first event.
 
     Raises
     ------
     FormatError
-        Another version of the format, a damaged file, a vector that is missing, twice there, not of whole numbers or
-        of another length than the others, a polarity other than -1 and 1, an invalid event. Also a variable that
-        would unpack to more than 1 MiB + 100 times its packed size, said before it is unpacked.
+        Another version of the format, a damaged file, a vector that is missing, duplicate, of
+        another length than the others or not of whole numbers, a polarity other than -1 and 1,
+        an invalid event, or a variable that would decompress to more than 1 MiB + 100 times its
+        size (refused before decompression).
     OSError
         A file that cannot be read.
 
     Notes
     -----
-    Only arrays of numbers are decoded; other variables are skipped, and no object, structure or function is ever made.
+    Only arrays of numbers are decoded. Other variables are skipped; objects, structures and
+    functions are never created.
     """
     sensor_size = (2**16, 2**16) if sensor_size is None else check_sensor_size(sensor_size)
     data = _read_whole(path)
     with error_context(path, FETCH):
-        columns = {name: _whole_numbers(name, values) for name, values in _parse_mat(data, ("x", "y", "ts", "p"))}
+        columns = {
+            name: _whole_numbers(name, values)
+            for name, values in _parse_mat(data, ("x", "y", "ts", "p"))
+        }
         x, y, t, p = columns["x"], columns["y"], columns["ts"], columns["p"]
         if len({len(column) for column in columns.values()}) > 1 or len(x) == 0:
-            raise FormatError("expected x, y, ts and p of one length, at least one event, got "
-                              + ", ".join(f"{len(column)} of {name}" for name, column in columns.items()))
-        for column, name, least, most in ((x, "x", 0, 2**16 - 1), (y, "y", 0, 2**16 - 1), (p, "p", -1, 1)):
-            bad = (column < least) | (column > most) | ((column == 0) if name == "p" else False)
+            raise FormatError(
+                "expected x, y, ts and p of one length, at least one event, got "
+                + ", ".join(f"{len(column)} of {name}" for name, column in columns.items())
+            )
+        most = 2**16 - 1
+        for column, name, bad, expected in (
+            (x, "x", (x < 0) | (x > most), f"0 ... {most}"),
+            (y, "y", (y < 0) | (y > most), f"0 ... {most}"),
+            (p, "p", np.abs(p) != 1, "-1 or 1"),
+        ):
             if bad.any():
-                i, expected = int(bad.argmax()), "-1 or 1" if name == "p" else f"{least} ... {most}"
-                raise FormatError(f"event {i} of {len(x)}: {name} = {column[i]}, expected {expected}")
+                i = int(bad.argmax())
+                raise FormatError(
+                    f"event {i} of {len(x)}: {name} = {column[i]}, expected {expected}"
+                )
         events = np.empty(len(x), EVENT_DTYPE)
         events["x"], events["y"], events["t"], events["p"] = x, y, t - t.min(), p > 0
         return check_events(events, sensor_size)
@@ -306,15 +378,21 @@ def read_mat(path, sensor_size=None):
 def _parse_mat(data, names):
     """The named vectors of a MATLAB 5 file as (name, values), in the order of `names`.
 
-    After 128 bytes of header come elements, each a tag (type, bytes) and a body: type 14 is an array, 15 one that is
-    packed by zlib. An array's body is elements again: flags with the class, lengths of the axes, name, values.
+    A header of 128 bytes is followed by elements, each with a tag (type, bytes) and a body: type
+    14 is an array, 15 one compressed by zlib. The body of an array consists of elements as well:
+    flags with the class, lengths of the axes, name, values.
     """
     version, order = data[124:128], {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if data[:19] == b"MATLAB 7.3 MAT-file":
-        raise FormatError("this is MATLAB 7.3 (HDF5), expected MATLAB 5; in MATLAB load it and save it with -v7")
+        raise FormatError(
+            "this is MATLAB 7.3 (HDF5), expected MATLAB 5; in MATLAB load it and save it with -v7"
+        )
     if order is None or version[:2] != (b"\0\1" if order == "<" else b"\1\0"):
-        raise FormatError(f"expected the header of a MATLAB 5 file, got {data[:4].hex(' ') or 'an empty file'} and "
-                          f"{version.hex(' ') or 'nothing'} at byte 124; {FETCH}")
+        raise FormatError(
+            "expected the header of a MATLAB 5 file, "
+            f"got {data[:4].hex(' ') or 'an empty file'} "
+            f"and {version.hex(' ') or 'nothing'} at byte 124; {FETCH}"
+        )
     found, at = {}, 128
     while at < len(data):
         place = f"element at byte {at}"
@@ -325,66 +403,95 @@ def _parse_mat(data, names):
             raise FormatError(f"{place}: expected an array (type 14), got type {kind}; {FETCH}")
         _, flags, after = _mat_element(body, 0, order)
         flags = struct.unpack(order + "I", flags[:4])[0]
-        if flags & 0xFF > 15:                                   # functions and opaque objects: another structure
+        if flags & 0xFF > 15:  # functions and opaque objects have another structure
             continue
         _, lengths, after = _mat_element(body, after, order)
         _, name, after = _mat_element(body, after, order)
-        name, shape = name.decode("ascii", "replace"), tuple(np.frombuffer(lengths, order + "i4").tolist())
+        name = name.decode("ascii", "replace")
+        shape = tuple(np.frombuffer(lengths, order + "i4").tolist())
         if name not in names:
             continue
         if name in found:
             raise FormatError(f"{place}: {name} is there twice; {FETCH}")
-        kind, values, _ = _mat_element(body, after, order) if 6 <= flags & 0xFF and not flags & 0x800 else (0, b"", 0)
+        kind = 0
+        is_real = flags & 0xFF >= 6 and not flags & 0x800
+        if is_real:
+            kind, values, _ = _mat_element(body, after, order)
         if kind not in MAT_NUMBERS:
-            raise FormatError(f"{place}: expected {name} to be an array of real numbers, got class {flags & 0xFF}, "
-                              f"flags {flags >> 8:#x}, type {kind}")
+            raise FormatError(
+                f"{place}: expected {name} to be an array of real numbers, "
+                f"got class {flags & 0xFF}, flags {flags >> 8:#x}, type {kind}"
+            )
         values = np.frombuffer(values, order + MAT_NUMBERS[kind])
         if len(shape) != 2 or min(shape) != 1 or max(shape) != len(values):
-            raise FormatError(f"{place}: expected {name} to be a vector, got {len(values)} numbers, shape {shape}")
+            raise FormatError(
+                f"{place}: expected {name} to be a vector, "
+                f"got {len(values)} numbers, shape {shape}"
+            )
         found[name] = values
     missing = [name for name in names if name not in found]
     if missing:
-        raise FormatError(f"expected the variables {', '.join(names)}; missing: {', '.join(missing)}; "
-                          "give recordings of CEP-DVS")
+        raise FormatError(
+            f"expected the variables {', '.join(names)}; missing: {', '.join(missing)}; "
+            "give recordings of CEP-DVS"
+        )
     return [(name, found[name]) for name in names]
 
 
 def _mat_element(data, at, order):
-    """The element at a position: its type, its body, the position behind it."""
+    """The element at a position: its type, its body, the position of the next one."""
     if len(data) < at + 8:
-        raise FormatError(f"expected an element of at least 8 bytes at byte {at}, got {len(data) - at}; {FETCH}")
+        raise FormatError(
+            f"expected an element of at least 8 bytes at byte {at}, got {len(data) - at}; {FETCH}"
+        )
     kind, size = struct.unpack_from(order + "II", data, at)
-    if kind >> 16:                                              # short form: both in 4 bytes, the body in the next 4
-        kind, size, begin, end = kind & 0xFFFF, kind >> 16, at + 4, at + 8
+    if kind >> 16:  # short form: both in 4 bytes, the body in the next 4
+        kind, size = kind & 0xFFFF, kind >> 16
+        begin = at + 4
+        end = at + 8
     else:
-        begin, end = at + 8, at + 8 + size + (0 if kind == 15 else -size % 8)
+        padding = 0 if kind == 15 else -size % 8
+        begin = at + 8
+        end = begin + size + padding
     if begin + size > min(end, len(data)):
-        raise FormatError(f"element at byte {at}: expected {size} bytes from its tag, got "
-                          f"{min(end, len(data)) - begin}; {FETCH}")
+        raise FormatError(
+            f"element at byte {at}: expected {size} bytes from its tag, "
+            f"got {min(end, len(data)) - begin}; {FETCH}"
+        )
     return kind, data[begin:begin + size], end
 
 
 def _unpack_mat(packed, order, place):
-    """Type and body of a packed element, its size and its checksum verified."""
-    limit, stream = unpacked_limit(len(packed)), zlib.decompressobj()
+    """Type and body of a compressed element; its size and its checksum are verified."""
+    limit = unpacked_limit(len(packed))
+    stream = zlib.decompressobj()
     tag = stream.decompress(packed, 8)
     kind, size = struct.unpack(order + "II", tag) if len(tag) == 8 else (0, 0)
     if size > limit:
-        raise FormatError(f"{place}: unpacks to {size} bytes, expected at most {limit} for {len(packed)} packed bytes; "
-                          "not a recording")
+        raise FormatError(
+            f"{place}: unpacks to {size} bytes, "
+            f"expected at most {limit} for {len(packed)} packed bytes; not a recording"
+        )
     body = stream.decompress(stream.unconsumed_tail, max(size, 1))
-    more = stream.decompress(stream.unconsumed_tail, 1)         # nothing but the end of the stream with its checksum
+    # Nothing may follow but the checksum.
+    more = stream.decompress(stream.unconsumed_tail, 1)
     if len(body) != size or more or not stream.eof:
-        raise FormatError(f"{place}: expected {size} bytes from its tag, the packed stream says otherwise; {FETCH}")
+        raise FormatError(
+            f"{place}: expected {size} bytes from its tag, "
+            f"the packed stream says otherwise; {FETCH}"
+        )
     return kind, body
 
 
 def _whole_numbers(name, values):
-    """A vector as int64, or a FormatError where a number is not whole or beyond 2^52."""
-    bad = ~((values >= -MAX_TIME_US) & (values <= MAX_TIME_US))             # NaN is neither
+    """A vector as int64; a FormatError if a number is not whole or beyond 2^52."""
+    bad = ~((values >= -MAX_TIME_US) & (values <= MAX_TIME_US))  # true for NaN as well
     with np.errstate(invalid="ignore"):
         bad |= values != np.trunc(values)
     if bad.any():
         i = int(bad.argmax())
-        raise FormatError(f"{name}[{i}] = {values[i]}, expected whole numbers of at most {MAX_TIME_US} (ts in us)")
+        raise FormatError(
+            f"{name}[{i}] = {values[i]}, "
+            f"expected whole numbers of at most {MAX_TIME_US} (ts in us)"
+        )
     return values.astype(np.int64)
