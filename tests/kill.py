@@ -2,10 +2,11 @@
 
     python tests/kill.py --kills 100
 
-Each time a process trains on a tiny data set and is killed (SIGKILL) at a random moment. Then the last checkpoint that
-it had finished, or a newer one, has to load; the run, resumed, has to end with the very bytes of one that was never
-interrupted; and nothing else may be left in its folder. In the processes that are killed, and only there, writing is
-slowed down, so that many kills fall into it.
+Each time a process trains on a tiny data set and is killed (SIGKILL) at a random moment. Then the
+last checkpoint that it had finished, or a newer one, has to load; the run, resumed, has to end
+with the very bytes of one that was never interrupted; and nothing else may be left in its folder.
+In the processes that are killed, and only there, writing is slowed down, so that many kills fall
+into it.
 """
 
 import argparse
@@ -87,7 +88,10 @@ def where(folder):
 
 
 def survive(data, folder, whole, kills, longest, rng):
-    """Kill that many runs; a Counter of where the kills fell. Raises AssertionError at the first that is not right."""
+    """Kill that many runs; a Counter of where the kills fell.
+
+    Raises AssertionError at the first that does not survive.
+    """
     fell = collections.Counter()
     for k in range(kills):
         run = folder / str(k)
@@ -113,7 +117,7 @@ def survive(data, folder, whole, kills, longest, rng):
 
 
 def duration(data, folder):
-    """Seconds of a whole run with its writing slowed down: the shorter of two, for disks stall at times."""
+    """Seconds of a whole run with slow writing: the shorter of two, as disks stall at times."""
     seconds = []
     for k in range(2):
         start = time.perf_counter()

@@ -92,11 +92,14 @@ def documented():
         if doc := ast.get_docstring(tree):
             yield module, doc
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (doc := ast.get_docstring(node)):
-                yield f"{module}.{node.name}", doc
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                if doc := ast.get_docstring(node):
+                    yield f"{module}.{node.name}", doc
 
 
-MARK = re.compile(r"(Deviation|Assumption): (.*?)(?=\n\s*\n|\n\s*(?:Deviation|Assumption): |\Z)", re.S)
+MARK = re.compile(
+    r"(Deviation|Assumption): (.*?)(?=\n\s*\n|\n\s*(?:Deviation|Assumption): |\Z)", re.S
+)
 
 
 def marks():
@@ -112,7 +115,8 @@ def marks():
 def deviations():
     """The list of deviations and assumptions, one item each."""
     items = []
-    for kind, where, text, baseline, test in sorted(marks(), key=lambda mark: mark[0] != "Deviation"):
+    deviations_first = sorted(marks(), key=lambda mark: mark[0] != "Deviation")
+    for kind, where, text, baseline, test in deviations_first:
         item = f"- *{kind}*, `{where}`: {text}"
         if baseline:
             item += f" *Baseline*: {baseline}"
@@ -127,7 +131,8 @@ PARTS = {"architecture": architecture, "deviations": deviations}
 def renewed(text):
     """The README with its made parts as they should be."""
     for name, make in PARTS.items():
-        begin, end = f"<!-- {name}: made by tests/readme_parts.py -->\n", f"\n<!-- end of {name} -->"
+        begin = f"<!-- {name}: made by tests/readme_parts.py -->\n"
+        end = f"\n<!-- end of {name} -->"
         before, _, rest = text.partition(begin)
         text = before + begin + make() + end + rest.partition(end)[2]
     return text

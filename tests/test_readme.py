@@ -51,7 +51,8 @@ def test_every_deviation_has_a_test(kind, where, text, baseline, test):
 
 
 def test_marks_are_read_to_their_end():
-    doc = "First.\n\nDeviation: one,\nand more. Baseline: other. Test: `a`.\nAssumption: two.\n\nEnd."
+    doc = ("First.\n\nDeviation: one,\nand more. Baseline: other. Test: `a`.\n"
+           "Assumption: two.\n\nEnd.")
     assert MARK.findall(doc) == [
         ("Deviation", "one,\nand more. Baseline: other. Test: `a`."), ("Assumption", "two."),
     ]

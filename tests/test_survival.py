@@ -1,4 +1,4 @@
-"""Runs survive: kills, full disks, Ctrl-C, damage, a second process; and the same seed gives the same bytes."""
+"""Runs survive kills, full disks, Ctrl-C, damage, a second process; same seed, same bytes."""
 
 import contextlib
 import functools

@@ -246,7 +246,8 @@ class Encoded:
 
     def frames(self, indices, T, size):
         value = (1000 + np.asarray(indices)).astype(np.float32)
-        return np.broadcast_to(value[None, :, None, None, None], (T, len(value), size, size, 2)).copy()
+        shape = T, len(value), size, size, 2
+        return np.broadcast_to(value[None, :, None, None, None], shape).copy()
 
     def digest(self):
         return "encoded"

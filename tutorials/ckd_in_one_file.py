@@ -8,6 +8,7 @@ Only events are tested. Axes: time T first, batch B, rows H, columns W, channels
 
 import argparse
 import math
+
 import autograd.numpy as np
 from autograd import grad_and_aux
 from autograd.extend import defvjp, primitive
@@ -16,7 +17,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 # Channels and pooling of each convolution. Paper: 64, 128, 256, 256, 4 x 512, every second pools.
 LAYERS = ((8, 2), (16, 2), (32, 2), (64, 2))
-
 # ---- Input: events and photographs become frames (T, B, H, W, 2) ---------------------------------
 EVENT_DTYPE = np.dtype([("t", "i8"), ("x", "u2"), ("y", "u2"), ("p", "u1")])             # Eq. (4)
 
