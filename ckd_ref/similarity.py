@@ -5,12 +5,12 @@ from autograd.extend import defvjp, primitive
 
 
 def linear_cka(X, Y, debiased=False, eps=0.0):
-    """Linear CKA of two feature matrices of the same B samples (Kornblith et al., 2019).
+    """Linear CKA of two feature matrices (Kornblith et al., 2019), the similarity in Eq. (5).
 
-    Inside Eq. (5): ``CKA = <K, L>_F / (|K|_F |L|_F + eps)`` with the Gram matrices ``K = X X'``
-    and ``L = Y Y'`` of centred features. It asks whether the samples lie alike in both feature
-    spaces, not whether the features agree, and stays the same when a feature space is rotated,
-    shifted or scaled.
+    ``CKA = <K, L>_F / (|K|_F |L|_F + eps)`` with the Gram matrices ``K = X X'`` and ``L = Y Y'``
+    of centred features. It asks whether the B samples lie alike in both feature spaces, not
+    whether the features agree, and stays the same when a feature space is rotated, shifted or
+    scaled.
 
     Parameters
     ----------

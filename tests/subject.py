@@ -9,6 +9,8 @@ What such a file defines
   numpy's; a Python float that is returned counts as a number of the arguments' precision.
   `ckd_loss` returns ``(total, parts)``, parts a dict of ``cls_s``, ``da``, ``cls_e`` and, with a
   teacher, ``kd``: the unweighted losses.
+* `EVENT_DTYPE`, if it is not the package's. Other names are ignored; the tests take the helpers
+  they need, such as `reset`, from the package.
 * For gradients either nothing, if autograd can trace the functions, or ``NAME_grad(g, *args,
   **kwargs)``: a tuple with one gradient of ``sum(g * NAME(*args, **kwargs))`` for each argument
   that is an array of floats, in the order of NAME's signature; None for one it does not have.
@@ -84,12 +86,11 @@ def __getattr__(name):
         raise AttributeError(name)
     if file is None:
         return getattr(ckd_ref, name)
-    if hasattr(file, name):
-        value = getattr(file, name)
-        return adapt(name, value) if callable(value) else value
-    if name in NAMES:
-        return missing(name)
-    return getattr(ckd_ref, name)                              # helpers such as `reset`
+    if name == "EVENT_DTYPE":
+        return getattr(file, name, ckd_ref.EVENT_DTYPE)
+    if name not in NAMES:                                      # helpers such as `reset`
+        return getattr(ckd_ref, name)
+    return adapt(name, getattr(file, name)) if hasattr(file, name) else missing(name)
 
 
 def missing(name):
