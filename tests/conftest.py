@@ -1,6 +1,7 @@
 """Fixtures, the option --implementation, and the specification table that ends every run."""
 
 import collections
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -9,10 +10,14 @@ import re
 import signal
 import sys
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")            # before numpy: bits and speed
+
 import numpy as np
 import pytest
 import subject
 from assertions import relative_error as relative_error  # for `from conftest import`
+
+from ckd_ref.run import pytest_option
 
 # A background job of a shell, and its children, would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,11 +59,8 @@ def equation(test):
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--implementation", metavar="FILE.py",
-        help="test the equations of this file instead of the package's (write it with the =: "
-        "--implementation=FILE.py); tests/subject.py says what it may define",
-    )
+    with contextlib.suppress(ValueError):                      # already there if it is installed
+        pytest_option.pytest_addoption(parser)
 
 
 def pytest_configure(config):

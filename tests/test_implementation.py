@@ -234,6 +234,7 @@ OTHERS = {
     "only_kd.py": ONLY_KD,
     "wrong_gradient.py": WRONG_GRADIENT,
     "no_surrogate.py": NO_SURROGATE,
+    "one_page.py": (TESTS.parent / "tutorials" / "ckd_in_one_file.py").read_text(),
 }
 
 
@@ -319,8 +320,10 @@ def test_a_wrong_version_is_found_by_its_equation(reports, fault):
     assert "expected " in sentence and "got " in sentence, sentence
 
 
-def test_a_right_implementation_passes(reports):
-    code, output = reports["right.py"]
+@pytest.mark.parametrize("name", ["right.py", "one_page.py"])
+def test_a_right_implementation_passes(reports, name):
+    """The second is the tutorial that has the whole paper in one file."""
+    code, output = reports[name]
     assert code == pytest.ExitCode.OK, output
     for row in range(1, 12):
         (passed, failed, _), _ = row_of(output, row)

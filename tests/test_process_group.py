@@ -1,6 +1,5 @@
 """Processes that share the streams of a batch: bit-identical to the plain training step."""
 
-import ctypes
 import multiprocessing
 import os
 
@@ -17,21 +16,6 @@ from ckd_ref.training import TrainState
 B = 8
 CLASSES = 4
 STEPS = 2
-
-
-@pytest.fixture(autouse=True)
-def one_blas_thread():
-    """As in the processes of the command line; more would wait for each other at every product."""
-    library = ctypes.CDLL(np._core._multiarray_umath.__file__)
-    get_threads = getattr(library, "scipy_openblas_get_num_threads64_", None)
-    set_threads = getattr(library, "scipy_openblas_set_num_threads64_", None)
-    if get_threads is None or set_threads is None:             # another BLAS
-        yield
-        return
-    threads = get_threads()
-    set_threads(1)
-    yield
-    set_threads(threads)
 
 
 def start(config):
