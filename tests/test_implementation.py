@@ -73,7 +73,7 @@ FAULTS = [
     (9, "kd_loss", "power=0", "off by a factor of 0.25 = 1 / (temperature^2)"),
     (9, "kd_loss", "power=1", "off by a factor of 0.5"),
     (9, "kd_loss", "soften=False", "temperature^2 times the mean over the batch of KL"),
-    (9, "kd_loss", "over_batch=np.sum", "off by a factor of 2 = temperature = batch size"),
+    (9, "kd_loss", "over_batch=np.sum", "by a factor of 2 = temperature = batch size = classes"),
     (9, "kd_loss", "swap=True", "KL(teacher || student)"),
     (9, "kd_loss", "sign=-1", "the result is the negative of the expected one"),
     (10, None, "phase_weight(e, threshold, k): return expit(k * (e - threshold))",
