@@ -78,8 +78,9 @@ def phase_weight(epoch, threshold, slope):
 def learning_rate(epoch, epochs, peak, warmup_epochs=5, floor=1e-5, warmup_start=1e-6):
     """Learning rate of one epoch: linear warm-up, then half a cosine down to `floor`.
 
-    The recipe of the baseline's framework (BrainCog, [30]). The cosine does not wait for the
-    warm-up: at its end the rate is already a little below the peak.
+    Assumption: the paper leaves the schedule to the framework it cites [30]. Its cosine does not
+    wait for the warm-up: at the end of it the rate is already a little below the peak. Baseline:
+    create_scheduler of timm, in main of main_transfer.py. Test: `test_learning_rate_golden`.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """Runs: what is logged, that they repeat and resume bit-identically, what they refuse."""
 
+import ctypes
 import dataclasses
 import functools
 
@@ -142,27 +143,48 @@ def test_ckd_needs_logits_for_every_image(data, logits):
             fit(data, bad)
 
 
+CHOSEN = dict(
+    method="ckd", beta=0.25, reading="paper", per_step=True, tau=0.4, v_th=0.8,
+    surrogate="atan", surrogate_width=0.7, detach_reset=False, distillation="dkd",
+    kd_weight=0.5, kd_per_step=True, temperature=2.0, slope=0.5, alpha=0.9,
+)
+
+
 def test_config_of_every_flag_reaches_the_run(path, tmp_path):
-    main(
-        [
-            "train",
-            str(path),
-            "--out",
-            str(tmp_path),
-            "--method",
-            "transfer",
-            "--beta",
-            "0.25",
-            "--reading",
-            "paper",
-            "--per-step",
-            *FLAGS,
-            "--epochs",
-            "1",
-        ]
-    )
+    """Whatever the equations can do, the command line can."""
+    options = CHOSEN | SMALL | {"epochs": 1}
+    argv = ["train", str(path), "--out", str(tmp_path)]
+    for name, value in options.items():
+        option = name.replace("_", "-")
+        if value is False:
+            argv.append(f"--no-{option}")
+        else:
+            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+    assert main(argv) == 0
     config = load_checkpoint(tmp_path / "checkpoint.h5").config
-    expected = Config(
-        method="transfer", beta=0.25, reading="paper", per_step=True, **SMALL | {"epochs": 1}
-    )
-    assert dataclasses.asdict(config) == dataclasses.asdict(expected)
+    assert dataclasses.asdict(config) == dataclasses.asdict(Config(**options))
+
+
+@pytest.mark.parametrize("name", sorted(set(CHOSEN) - {"method"}))
+def test_every_option_changes_the_run(data, logits, name):
+    """None is read and then forgotten."""
+    options = {"epochs": 2, "slope": 0.1} | {name: CHOSEN[name]}
+    if name == "detach_reset":
+        options["epochs"] = 3
+    plain = fit(data, logits, epochs=options["epochs"], slope=0.1)
+    other = fit(data, logits, **options)
+    assert any((plain.params[key] != other.params[key]).any() for key in plain.params), name
+
+
+def test_training_leaves_the_process_of_the_caller_as_it_was(data, logits):
+    """Threads are set in worker processes and by the command line only."""
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)
+    threads = getattr(library, "scipy_openblas_get_num_threads64_", None)
+    if threads is None:
+        pytest.skip("another BLAS than OpenBLAS")
+    library.scipy_openblas_set_num_threads64_(2)
+    try:
+        fit(data, logits, epochs=1)
+        assert threads() == 2, "train() must not change the number of BLAS threads"
+    finally:
+        library.scipy_openblas_set_num_threads64_(1)
