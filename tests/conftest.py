@@ -122,6 +122,30 @@ def golden():
 
 
 @pytest.fixture(scope="session")
+def glyph_file(tmp_path_factory):
+    """Three static images, two training and two test recordings of each glyph."""
+    from ckd_ref.data import glyphs
+
+    path = tmp_path_factory.mktemp("data") / "g.h5"
+    return glyphs.build(path, teacher=2, static=3, events=2, test=2, size=16, progress=False)
+
+
+@pytest.fixture
+def glyph_data(glyph_file):
+    from ckd_ref.data.paired import open_paired
+
+    with open_paired(glyph_file) as data:
+        yield data
+
+
+@pytest.fixture
+def random_logits(glyph_data):
+    """What a teacher that knows nothing says of every image."""
+    shape = len(glyph_data.image_label), len(glyph_data.classes)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
 def shared():
     """The folder of real recordings, which the project does not ship."""
     if not (SHARED / "data").is_dir():

@@ -246,3 +246,17 @@ def test_crop_refuses_other_shapes(rng):
     for wrong, padding in ((frames[0], 1), (frames, -1), (frames, 0.5)):
         with pytest.raises(ValueError, match="expected frames"):
             random_crop(wrong, padding, rng)
+
+
+def test_draws_are_positions_of_the_class_in_their_order():
+    """The same generator gives the same pairs, whatever sorts the labels."""
+    label = np.random.default_rng(7).integers(0, 5, 400)
+    event_index, image_index = sample_pairs(label, label[::-1], 50, np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    wanted = rng.integers(5, size=50)
+    for index, labels in ((event_index, label), (image_index, label[::-1])):
+        begin = np.searchsorted(np.sort(labels), wanted, "left")
+        end = np.searchsorted(np.sort(labels), wanted, "right")
+        offsets = rng.integers(begin, end) - begin
+        expected = [np.flatnonzero(labels == c)[k] for c, k in zip(wanted, offsets)]
+        assert index.tolist() == expected, "the k-th of its class, in the order of the data"

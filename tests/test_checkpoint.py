@@ -9,42 +9,14 @@ import h5py
 import numpy as np
 import pytest
 from conftest import peak_memory
+from small import SMALL
 
 from ckd_ref.config import Config
-from ckd_ref.data import glyphs, hdf5
-from ckd_ref.data.paired import open_paired
+from ckd_ref.data import hdf5
 from ckd_ref.events import FormatError
 from ckd_ref.nn import init_moments
 from ckd_ref.run.checkpoint import load_checkpoint, save_checkpoint
-from ckd_ref.run.session import train
 from ckd_ref.training import TrainState
-
-SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
-FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
-    return glyphs.build(folder / "g.h5", **sizes, progress=False)
-
-
-@pytest.fixture
-def data(path):
-    with open_paired(path) as data:
-        yield data
-
-
-@pytest.fixture
-def logits(data):
-    shape = len(data.image_label), len(data.classes)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def fit(data, logits, method="ckd", folder=None, **changes):
-    config = Config(method=method, **SMALL | changes)
-    return train(data, config, folder, logits, progress=False)
 
 
 def assert_same_bits(a, b):
@@ -169,11 +141,11 @@ def test_damaged_checkpoints_are_refused(copy, spoil, match):
     assert peak_memory(lambda: pytest.raises(FormatError, load_checkpoint, copy)) < 2**24
 
 
-def test_other_files_are_no_checkpoints(copy, path, tmp_path):
+def test_other_files_are_no_checkpoints(copy, glyph_file, tmp_path):
     (tmp_path / "text.h5").write_text("not a checkpoint")
     content = copy.read_bytes()
     (tmp_path / "short.h5").write_bytes(content[: len(content) // 2])
-    for other in (tmp_path / "text.h5", tmp_path / "short.h5", path):
+    for other in (tmp_path / "text.h5", tmp_path / "short.h5", glyph_file):
         with pytest.raises(FormatError, match=other.name):
             load_checkpoint(other)
     with pytest.raises(FileNotFoundError):

@@ -5,50 +5,19 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from small import FLAGS
 
 from ckd_ref.__main__ import main
-from ckd_ref.config import Config
-from ckd_ref.data import glyphs
-from ckd_ref.data.paired import open_paired
 from ckd_ref.run import comparison
-from ckd_ref.run.session import train
-
-SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
-FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
-    return glyphs.build(folder / "g.h5", **sizes, progress=False)
-
-
-@pytest.fixture
-def data(path):
-    with open_paired(path) as data:
-        yield data
-
-
-@pytest.fixture
-def logits(data):
-    shape = len(data.image_label), len(data.classes)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def fit(data, logits, method="ckd", folder=None, **changes):
-    config = Config(method=method, **SMALL | changes)
-    return train(data, config, folder, logits, progress=False)
-
 
 # The command line
 
 
-def test_evaluation_repeats_the_logged_accuracy(path, tmp_path, capsys):
-    assert main(["train", str(path), "--method", "snn", "--out", str(tmp_path), *FLAGS]) == 0
+def test_evaluation_repeats_the_logged_accuracy(glyph_file, tmp_path, capsys):
+    assert main(["train", str(glyph_file), "--method", "snn", "--out", str(tmp_path), *FLAGS]) == 0
     row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     capsys.readouterr()
-    assert main(["evaluate", str(path), str(tmp_path / "checkpoint.h5")]) == 0
+    assert main(["evaluate", str(glyph_file), str(tmp_path / "checkpoint.h5")]) == 0
     assert f"{row['accuracy_test']:.1%} of 24 test recordings" in capsys.readouterr().out
 
 
@@ -61,8 +30,8 @@ def test_evaluation_repeats_the_logged_accuracy(path, tmp_path, capsys):
         (["{data}x"], None),
     ],
 )
-def test_problems_end_in_one_line(path, tmp_path, capsys, argv, match):
-    argv = [word.replace("{data}", str(path)) for word in argv]
+def test_problems_end_in_one_line(glyph_file, tmp_path, capsys, argv, match):
+    argv = [word.replace("{data}", str(glyph_file)) for word in argv]
     if match is None:
         with pytest.raises(SystemExit):
             main(argv)

@@ -148,12 +148,22 @@ def test_eq04_windows_are_exact_at_the_longest_duration():
 
 
 @pytest.mark.package_only
+def test_eq04_a_window_may_end_at_the_latest_time():
+    frames = bin_events(events_of([(MAX_TIME_US, 0, 0, 1)]), 2, (1, 1), (0, MAX_TIME_US))
+    what = "Eq. (4): the latest time is in the last frame"
+    assert_equal(frames[:, 0, 0, 1].tolist(), [0, 1], what)
+
+
+@pytest.mark.package_only
 def test_eq04_a_count_that_float32_cannot_hold_is_an_error(monkeypatch):
     monkeypatch.setattr(module, "MAX_COUNT", 4)
     three_each = events_of([(1, 0, 0, 0)] * 3 + [(2, 1, 0, 0)] * 3)
     assert_equal(bin_events(three_each, 1, SENSOR).max(), 3, "Eq. (4): counts below the limit")
-    with pytest.raises(ValueError, match="at most 3 events of a pixel in one frame"):
-        bin_events(events_of([(1, 0, 0, 0)] * 5), 1, SENSOR)
+    for count in (4, 5):
+        with pytest.raises(ValueError, match="at most 3 events of a pixel in one frame"):
+            bin_events(events_of([(1, 0, 0, 0)] * count), 1, SENSOR)
+    monkeypatch.undo()
+    assert module.MAX_COUNT == 2**24 and MAX_TIME_US == 2**52
     limit = np.float32(2**24)
     assert limit + np.float32(1) == limit, "float32 counts beyond 2^24?"
     assert np.float32(2**24 - 1) < limit, "float32 cannot count to 2^24?"

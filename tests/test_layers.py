@@ -409,6 +409,9 @@ X = onp.zeros((2, 6, 6, 4))
     ),
     (lambda: avg_pool(X, 7), "at least size x size pixels, .*size 7"),
     (lambda: avg_pool(X, 0), "size 0"),
+    (lambda: avg_pool(X[:, :4], 5), "size 5"),
+    (lambda: avg_pool(X[:, :, :4], 5), "size 5"),
+    (lambda: conv2d(X[0, 0], onp.zeros((3, 3, 4, 3))), r"images \(..., H, W, 4\)"),
     (
         lambda: linear(X, onp.zeros((5, 3)), onp.zeros(3)),
         r"\(D, K\) and b \(K,\), got shapes \(2, 6, 6, 4\), \(5, 3\)",
@@ -418,3 +421,12 @@ X = onp.zeros((2, 6, 6, 4))
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_layers_take_a_single_image_or_row(rng):
+    """No leading axes at all."""
+    x, w = rng.normal(size=(6, 5, 2)), rng.normal(size=(3, 3, 2, 4))
+    assert relative_error(conv2d(x, w), conv2d(x[None], w)[0]) < 1e-12, "one image by itself"
+    assert (avg_pool(x, 2) == avg_pool(x[None], 2)[0]).all(), "one image by itself"
+    row, matrix, bias = rng.normal(size=5), rng.normal(size=(5, 3)), rng.normal(size=3)
+    assert relative_error(linear(row, matrix, bias), row @ matrix + bias) < 1e-12, "one row"

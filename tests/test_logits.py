@@ -3,53 +3,27 @@
 import h5py
 import numpy as np
 import pytest
+from autograd.tracer import getval
 
-from ckd_ref.config import Config
-from ckd_ref.data import glyphs
+from ckd_ref import teacher
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
+from ckd_ref.models import Teacher
 from ckd_ref.run.logits import check_logits, load_logits, save_logits
-from ckd_ref.run.session import train
+from ckd_ref.schedules import learning_rate
 from ckd_ref.teacher import train_teacher
 
-SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
-FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+
+def test_logits_are_matched_by_class_name(glyph_data, random_logits, tmp_path):
+    order = np.random.default_rng(1).permutation(len(glyph_data.classes))
+    save_logits(tmp_path / "l.h5", random_logits[:, order], [glyph_data.classes[i] for i in order])
+    assert np.array_equal(load_logits(tmp_path / "l.h5", glyph_data), random_logits)
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
-    return glyphs.build(folder / "g.h5", **sizes, progress=False)
-
-
-@pytest.fixture
-def data(path):
-    with open_paired(path) as data:
-        yield data
-
-
-@pytest.fixture
-def logits(data):
-    shape = len(data.image_label), len(data.classes)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def fit(data, logits, method="ckd", folder=None, **changes):
-    config = Config(method=method, **SMALL | changes)
-    return train(data, config, folder, logits, progress=False)
-
-
-def test_logits_are_matched_by_class_name(data, logits, tmp_path):
-    order = np.random.default_rng(1).permutation(len(data.classes))
-    save_logits(tmp_path / "l.h5", logits[:, order], [data.classes[i] for i in order])
-    assert np.array_equal(load_logits(tmp_path / "l.h5", data), logits)
-
-
-def test_logits_of_other_classes_are_refused(data, logits, tmp_path):
-    save_logits(tmp_path / "l.h5", logits, [*data.classes[:-1], "zebra"])
+def test_logits_of_other_classes_are_refused(glyph_data, random_logits, tmp_path):
+    save_logits(tmp_path / "l.h5", random_logits, [*glyph_data.classes[:-1], "zebra"])
     with pytest.raises(FormatError, match="zebra"):
-        load_logits(tmp_path / "l.h5", data)
+        load_logits(tmp_path / "l.h5", glyph_data)
 
 
 @pytest.mark.parametrize(
@@ -61,26 +35,29 @@ def test_logits_of_other_classes_are_refused(data, logits, tmp_path):
         (lambda values: values * 1e300, "finite teacher"),
     ],
 )
-def test_unusable_logits_are_refused(data, logits, tmp_path, change, match):
+def test_unusable_logits_are_refused(glyph_data, random_logits, tmp_path, change, match):
     with np.errstate(over="ignore"):
-        save_logits(tmp_path / "l.h5", change(logits.astype(np.float64)), data.classes)
+        save_logits(tmp_path / "l.h5", change(random_logits.astype(np.float64)), glyph_data.classes)
     with pytest.raises(FormatError, match=f"l.h5: .*{match}"):
-        load_logits(tmp_path / "l.h5", data)
+        load_logits(tmp_path / "l.h5", glyph_data)
 
 
-def test_other_files_are_no_logits(data, logits, path, tmp_path):
+def test_other_files_are_no_logits(glyph_data, random_logits, glyph_file, tmp_path):
     (tmp_path / "text.h5").write_text("no logits")
     with h5py.File(tmp_path / "plain.h5", "w", libver="v110") as file:
-        file["logits"], file["classes"] = logits, [name.encode() for name in data.classes]
+        file["logits"], file["classes"] = (
+            random_logits,
+            [name.encode() for name in glyph_data.classes],
+        )
     for other, match in (
         (tmp_path / "text.h5", "HDF5"),
         (tmp_path / "plain.h5", "fletcher32"),
-        (path, "logits"),
+        (glyph_file, "logits"),
     ):
         with pytest.raises(FormatError, match=f"{other.name}: .*{match}"):
-            load_logits(other, data)
+            load_logits(other, glyph_data)
     with pytest.raises(FileNotFoundError):
-        load_logits(tmp_path / "none.h5", data)
+        load_logits(tmp_path / "none.h5", glyph_data)
 
 
 # The teacher
@@ -104,3 +81,96 @@ def test_teacher_learns_what_colours_show(tmp_path, rng):
         test = data.images_in("test")
         assert np.mean(logits[test].argmax(1) == data.image_label[test]) > 0.9
     assert logits.dtype == np.float32 and logits.tobytes() == again.tobytes()
+
+
+# What the teacher's training draws, passes and counts
+
+
+class Pictures:
+    """Images whose values say which they are; stands in for `PairedData`."""
+
+    classes = ("a", "b")
+    image_size = 16
+    image_split = np.repeat(["teacher", "static", "test"], [10, 7, 5])
+    image_label = np.arange(22) % 2
+
+    def images_in(self, split):
+        return np.flatnonzero(self.image_split == split)
+
+    def images(self, indices):
+        value = ((np.asarray(indices) + 1) / 32).astype(np.float32)
+        return np.broadcast_to(value[:, None, None, None], (len(value), 16, 16, 3)).copy()
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """A function that trains a teacher and returns its batches, updates and reports."""
+
+    def run(**options):
+        batches, updates, reports = [], [], []
+        cross_entropy, adamw = teacher.cross_entropy, teacher.adamw
+        apply = Teacher.apply
+
+        def applied(self, params, hsv, state=None):
+            if state is None:
+                batches.append({"images": np.round(hsv[:, 8, 8, 2] * 32).astype(int) - 1})
+            return apply(self, params, hsv, state)
+
+        def labelled(logits, labels):
+            batches[-1]["labels"] = labels
+            losses = cross_entropy(logits, labels)
+            batches[-1]["loss"] = float(np.mean(getval(losses)))
+            return losses
+
+        def updated(params, grads, moments, step, rate):
+            updates.append((step, rate))
+            return adamw(params, grads, moments, step, rate)
+
+        monkeypatch.setattr(Teacher, "apply", applied)
+        monkeypatch.setattr(teacher, "cross_entropy", labelled)
+        monkeypatch.setattr(teacher, "adamw", updated)
+        logits = train_teacher(Pictures(), watch=lambda *seen: reports.append(seen), **options)
+        monkeypatch.undo()
+        return batches, updates, reports, logits
+
+    return run
+
+
+def test_a_teacher_sees_every_image_of_its_pools_at_most_once_per_epoch(recorded):
+    batches, _, _, logits = recorded(epochs=3, batch=4, padding=1)
+    assert len(batches) == 3 * 4, "17 images make 4 batches of 4"
+    pool = set(range(17))
+    orders = []
+    for e in range(3):
+        seen = np.concatenate([batch["images"] for batch in batches[4 * e : 4 * e + 4]])
+        assert [len(batch["images"]) for batch in batches[4 * e : 4 * e + 4]] == [4] * 4
+        assert len(set(seen)) == 16 and set(seen) <= pool, "teacher and static pools, never test"
+        orders.append(seen.tolist())
+    assert orders[0] != orders[1], "another order in every epoch"
+    for batch in batches:
+        assert (batch["labels"] == Pictures.image_label[batch["images"]]).all()
+    assert logits.shape == (22, 2), "logits for every image, test images included"
+
+
+def test_a_teacher_counts_its_steps_and_follows_the_learning_rate(recorded):
+    _, updates, _, _ = recorded(epochs=3, batch=8, rate=0.01)
+    rates = [learning_rate(epoch, 3, 0.01, warmup_epochs=1) for epoch in (0, 0, 1, 1, 2, 2)]
+    assert updates == list(zip(range(1, 7), rates))
+
+
+def test_a_teacher_reports_its_steps_and_mean_losses(recorded):
+    batches, _, reports, _ = recorded(epochs=2, batch=8)
+    assert [report[:2] for report in reports] == [(k, 4) for k in range(4)]
+    losses = [batch["loss"] for batch in batches]
+    assert reports[0][2] is None
+    assert [report[2] for report in reports[1:]] == pytest.approx(losses[:-1], rel=1e-5)
+
+
+def test_a_small_pool_makes_one_batch(recorded):
+    batches, *_ = recorded(epochs=1, batch=32)
+    assert [len(batch["images"]) for batch in batches] == [17]
+
+
+def test_another_seed_is_another_teacher():
+    a, b, same = (train_teacher(Pictures(), seed, epochs=1, batch=8) for seed in (0, 1, 0))
+    assert (a == same).all() and (a != b).any()

@@ -936,3 +936,17 @@ def test_bad_input_is_refused(call, message):
 def test_unknown_reading_is_refused(batch):
     with pytest.raises(ValueError, match='reading "baseline" or "paper", got \'both\''):
         ckd_loss(**batch | dict(reading="both"))
+
+
+def test_eq05_one_time_step_is_the_distance_of_that_step(features):
+    s, d = (f[:1] for f in features)
+    expected = 1 - oracles.cka_by_gram(s.reshape(6, -1), d.reshape(6, -1))
+    what = "Eq. (5): with T = 1 it is 1 - CKA"
+    assert_approx(domain_alignment_loss(s, d), expected, what, rel=1e-6)
+
+
+@pytest.mark.package_only
+def test_shapes_in_messages_stand_in_the_order_of_the_arguments():
+    teacher, student = onp.zeros((2, 3)), onp.zeros((2, 4))
+    with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
+        kd_loss(teacher, student)

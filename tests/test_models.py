@@ -482,3 +482,11 @@ def test_a_batch_of_one_cannot_be_trained_on_per_step(rng, either_form):
     params, _ = either_form.init(rng)
     with pytest.raises(ValueError, match="a batch of one cannot be normalised"):
         either_form.apply(params, onp.zeros((3, 1, 8, 8, 2), onp.float32), "event")
+
+
+def test_the_teacher_may_have_any_number_of_layers(rng):
+    for channels in ((4,), (4, 6), (4, 6, 8)):
+        params, state = Teacher(3, size=16, channels=channels).init(rng)
+        side = 16 // 2 ** len(channels)
+        shape = params["head/w"].shape
+        assert shape == (side**2 * channels[-1], 3), f"{len(channels)} layers: head {shape}"

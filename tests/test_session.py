@@ -6,43 +6,14 @@ import functools
 
 import numpy as np
 import pytest
+from small import SMALL, fit
 
 from ckd_ref import training
 from ckd_ref.__main__ import main
 from ckd_ref.config import METHODS, Config
-from ckd_ref.data import glyphs
-from ckd_ref.data.paired import open_paired
 from ckd_ref.events import FormatError
 from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint
-from ckd_ref.run.session import train
-
-SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
-FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
-    return glyphs.build(folder / "g.h5", **sizes, progress=False)
-
-
-@pytest.fixture
-def data(path):
-    with open_paired(path) as data:
-        yield data
-
-
-@pytest.fixture
-def logits(data):
-    shape = len(data.image_label), len(data.classes)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def fit(data, logits, method="ckd", folder=None, **changes):
-    config = Config(method=method, **SMALL | changes)
-    return train(data, config, folder, logits, progress=False)
 
 
 def assert_same_bits(a, b):
@@ -59,20 +30,23 @@ def assert_same_bits(a, b):
 # Repeat and resume
 
 
-def test_same_seed_same_bits(data, logits):
-    assert_same_bits(fit(data, logits), fit(data, logits))
+def test_same_seed_same_bits(glyph_data, random_logits):
+    assert_same_bits(fit(glyph_data, random_logits), fit(glyph_data, random_logits))
 
 
-def test_another_seed_is_another_run(data, logits):
-    a, b = fit(data, logits, epochs=1), fit(data, logits, epochs=1, seed=1)
+def test_another_seed_is_another_run(glyph_data, random_logits):
+    a, b = (
+        fit(glyph_data, random_logits, epochs=1),
+        fit(glyph_data, random_logits, epochs=1, seed=1),
+    )
     assert not np.array_equal(a.params["event/w"], b.params["event/w"])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
-    data, logits, method, tmp_path, monkeypatch
+    glyph_data, random_logits, method, tmp_path, monkeypatch
 ):
-    whole = fit(data, logits, method, tmp_path / "whole")
+    whole = fit(glyph_data, random_logits, method, tmp_path / "whole")
     calls = []
 
     def interrupted(*args):
@@ -84,10 +58,10 @@ def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     epochs = functools.partial(training.epochs, classify=interrupted)
     monkeypatch.setattr(session, "epochs", epochs)
     with pytest.raises(KeyboardInterrupt):
-        fit(data, logits, method, tmp_path / "halves")
+        fit(glyph_data, random_logits, method, tmp_path / "halves")
     assert load_checkpoint(tmp_path / "halves" / "checkpoint.h5")[0].epoch == 2
     monkeypatch.undo()
-    assert_same_bits(fit(data, logits, method, tmp_path / "halves"), whole)
+    assert_same_bits(fit(glyph_data, random_logits, method, tmp_path / "halves"), whole)
     for name in ("checkpoint.h5", "checkpoint.previous.h5", "log.jsonl"):
         assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert sorted(file.name for file in (tmp_path / "halves").iterdir()) == [
@@ -98,25 +72,28 @@ def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     ]
 
 
-def test_a_finished_run_is_not_trained_again(data, logits, tmp_path):
-    assert_same_bits(fit(data, logits, folder=tmp_path), fit(data, logits, folder=tmp_path))
+def test_a_finished_run_is_not_trained_again(glyph_data, random_logits, tmp_path):
+    assert_same_bits(
+        fit(glyph_data, random_logits, folder=tmp_path),
+        fit(glyph_data, random_logits, folder=tmp_path),
+    )
 
 
-def test_checkpoint_of_another_configuration_is_refused(data, logits, tmp_path):
-    fit(data, logits, folder=tmp_path, epochs=1)
+def test_checkpoint_of_another_configuration_is_refused(glyph_data, random_logits, tmp_path):
+    fit(glyph_data, random_logits, folder=tmp_path, epochs=1)
     with pytest.raises(FormatError, match="another rate"):
-        fit(data, logits, folder=tmp_path, epochs=1, rate=1e-3)
+        fit(glyph_data, random_logits, folder=tmp_path, epochs=1, rate=1e-3)
 
 
 # What is refused
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_place(data, logits):
+def test_a_loss_that_is_not_finite_stops_with_its_place(glyph_data, random_logits):
     with pytest.raises(
         FloatingPointError, match=r"epoch 0, batch 1: .*cls_e = (nan|inf).*lower learning rate"
     ):
         with np.errstate(all="ignore"):
-            fit(data, logits, rate=1e30, warmup=0)
+            fit(glyph_data, random_logits, rate=1e30, warmup=0)
 
 
 @pytest.mark.parametrize(
@@ -137,23 +114,35 @@ def test_unusable_configurations_are_refused(bad, match):
         Config(**bad)
 
 
-def test_ckd_needs_logits_for_every_image(data, logits):
-    for bad in (None, logits[:-1], logits * np.nan):
+def test_ckd_needs_logits_for_every_image(glyph_data, random_logits):
+    for bad in (None, random_logits[:-1], random_logits * np.nan):
         with pytest.raises(ValueError, match="one row per image"):
-            fit(data, bad)
+            fit(glyph_data, bad)
 
 
 CHOSEN = dict(
-    method="ckd", beta=0.25, reading="paper", per_step=True, tau=0.4, v_th=0.8,
-    surrogate="atan", surrogate_width=0.7, detach_reset=False, distillation="dkd",
-    kd_weight=0.5, kd_per_step=True, temperature=2.0, slope=0.5, alpha=0.9,
+    method="ckd",
+    beta=0.25,
+    reading="paper",
+    per_step=True,
+    tau=0.4,
+    v_th=0.8,
+    surrogate="atan",
+    surrogate_width=0.7,
+    detach_reset=False,
+    distillation="dkd",
+    kd_weight=0.5,
+    kd_per_step=True,
+    temperature=2.0,
+    slope=0.5,
+    alpha=0.9,
 )
 
 
-def test_config_of_every_flag_reaches_the_run(path, tmp_path):
+def test_config_of_every_flag_reaches_the_run(glyph_file, tmp_path):
     """Whatever the equations can do, the command line can."""
     options = CHOSEN | SMALL | {"epochs": 1}
-    argv = ["train", str(path), "--out", str(tmp_path)]
+    argv = ["train", str(glyph_file), "--out", str(tmp_path)]
     for name, value in options.items():
         option = name.replace("_", "-")
         if value is False:
@@ -166,17 +155,17 @@ def test_config_of_every_flag_reaches_the_run(path, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(set(CHOSEN) - {"method"}))
-def test_every_option_changes_the_run(data, logits, name):
+def test_every_option_changes_the_run(glyph_data, random_logits, name):
     """None is read and then forgotten."""
     options = {"epochs": 2, "slope": 0.1} | {name: CHOSEN[name]}
     if name == "detach_reset":
         options["epochs"] = 3
-    plain = fit(data, logits, epochs=options["epochs"], slope=0.1)
-    other = fit(data, logits, **options)
+    plain = fit(glyph_data, random_logits, epochs=options["epochs"], slope=0.1)
+    other = fit(glyph_data, random_logits, **options)
     assert any((plain.params[key] != other.params[key]).any() for key in plain.params), name
 
 
-def test_training_leaves_the_process_of_the_caller_as_it_was(data, logits):
+def test_training_leaves_the_process_of_the_caller_as_it_was(glyph_data, random_logits):
     """Threads are set in worker processes and by the command line only."""
     library = ctypes.CDLL(np._core._multiarray_umath.__file__)
     threads = getattr(library, "scipy_openblas_get_num_threads64_", None)
@@ -184,7 +173,7 @@ def test_training_leaves_the_process_of_the_caller_as_it_was(data, logits):
         pytest.skip("another BLAS than OpenBLAS")
     library.scipy_openblas_set_num_threads64_(2)
     try:
-        fit(data, logits, epochs=1)
+        fit(glyph_data, random_logits, epochs=1)
         assert threads() == 2, "train() must not change the number of BLAS threads"
     finally:
         library.scipy_openblas_set_num_threads64_(1)

@@ -219,3 +219,15 @@ def test_eq05_float32_cka_stays_float32(pair):
 def test_bad_input_is_refused(x, y, debiased, message):
     with pytest.raises(ValueError, match=message):
         linear_cka(np.ones(x), np.ones(y), debiased)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("dtype", [onp.float32, onp.float64])
+def test_eq05_no_rounding_error_makes_constant_features_vary(dtype, rng):
+    """Whatever their value and number: their mean need not be exact."""
+    for value in rng.normal(size=30).astype(dtype):
+        for B in (3, 5, 7, 11):
+            X = onp.full((B, 3), value, dtype)
+            Y = rng.normal(size=(B, 4)).astype(dtype)
+            what = f"Eq. (5): CKA with {B} constant features {value} is 0"
+            assert_equal(linear_cka(X, Y), 0, what)

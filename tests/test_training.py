@@ -12,13 +12,12 @@ import oracles
 import pytest
 from autograd import grad
 from conftest import relative_error
+from small import SMALL, fit
 
 import ckd_ref.batches
 from ckd_ref import training
 from ckd_ref.batches import Batch, BatchSampler
 from ckd_ref.config import DISTILLATIONS, METHODS, Config
-from ckd_ref.data import glyphs
-from ckd_ref.data.paired import open_paired
 from ckd_ref.distillation import dist_loss, dkd_loss, luminet_loss
 from ckd_ref.losses import ckd_loss, kd_loss, tet_loss
 from ckd_ref.models import update_state
@@ -27,33 +26,6 @@ from ckd_ref.run.process_group import ProcessGroup
 from ckd_ref.run.session import train
 from ckd_ref.schedules import learning_rate, phase_weight
 from ckd_ref.training import TrainState, train_step
-
-SMALL = dict(width=0.0625, T=2, size=16, epochs=4, batches=2, batch=5, padding=1)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    sizes = dict(teacher=2, static=3, events=2, test=2, size=16)
-    return glyphs.build(folder / "g.h5", **sizes, progress=False)
-
-
-@pytest.fixture
-def data(path):
-    with open_paired(path) as data:
-        yield data
-
-
-@pytest.fixture
-def logits(data):
-    shape = len(data.image_label), len(data.classes)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def fit(data, logits, method="ckd", folder=None, **changes):
-    config = Config(method=method, **SMALL | changes)
-    return train(data, config, folder, logits, progress=False)
-
 
 # One step
 
@@ -165,61 +137,64 @@ def test_every_distillation_of_the_configuration_is_used_as_it_is_named(rng):
     assert len(set(values)) == len(values), "the options must differ"
 
 
-def test_teacher_logits_are_not_used_by_transfer(data, logits):
-    a, b = fit(data, logits, "transfer", epochs=1), fit(data, None, "transfer", epochs=1)
+def test_teacher_logits_are_not_used_by_transfer(glyph_data, random_logits):
+    a = fit(glyph_data, random_logits, "transfer", epochs=1)
+    b = fit(glyph_data, None, "transfer", epochs=1)
     assert all((a.params[name] == b.params[name]).all() for name in a.params)
 
 
 # What a run logs
 
 @pytest.mark.parametrize("method", METHODS)
-def test_all_numbers_stay_float32(data, logits, method):
-    run = fit(data, logits, method, epochs=1)
+def test_all_numbers_stay_float32(glyph_data, random_logits, method):
+    run = fit(glyph_data, random_logits, method, epochs=1)
     moments = [m for pair in run.moments.values() for m in pair]
     arrays = [*run.params.values(), *run.state.values(), *moments]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}, "float32 end to end"
 
 
-def test_log_has_every_part_of_the_loss(data, logits, tmp_path):
-    fit(data, logits, folder=tmp_path)
+def test_log_has_every_part_of_the_loss(glyph_data, random_logits, tmp_path):
+    fit(glyph_data, random_logits, folder=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert {"rate", "replacement", "gamma", "theta", "loss", "cls_s", "da", "kd", "cls_e",
             "accuracy_static", "accuracy_train", "accuracy_test"} <= set(rows[0])
 
 
-def test_eq11_logged_parts_add_up_to_the_logged_loss(data, logits):
-    for row in fit(data, logits, alpha=0.7, beta=0.3, slope=0.5, kd_weight=0.4).history:
+def test_eq11_logged_parts_add_up_to_the_logged_loss(glyph_data, random_logits):
+    options = dict(alpha=0.7, beta=0.3, slope=0.5, kd_weight=0.4)
+    for row in fit(glyph_data, random_logits, **options).history:
         distilled = 0.4 * row["gamma"] * row["kd"]
         total = 0.7 * row["cls_s"] + 0.3 * row["da"] + distilled + row["cls_e"]
         assert row["loss"] == pytest.approx(total, rel=1e-5), "Eq. (11) is the sum of its parts"
 
 
-def test_eq07_the_baseline_has_no_distillation_and_half_the_alignment(data, logits):
-    for row in fit(data, logits, "transfer").history:
+def test_eq07_the_baseline_has_no_distillation_and_half_the_alignment(glyph_data, random_logits):
+    for row in fit(glyph_data, random_logits, "transfer").history:
         assert "kd" not in row
         total = row["cls_s"] + 0.5 * row["da"] + row["cls_e"]
         assert row["loss"] == pytest.approx(total, rel=1e-5), "Eq. (7) with beta = 0.5"
 
 
-def test_eq10_distillation_ends_in_the_middle_by_default(data, logits):
-    assert [round(row["gamma"], 6) for row in fit(data, logits).history] == [1, 1, 0, 0]
+def test_eq10_distillation_ends_in_the_middle_by_default(glyph_data, random_logits):
+    history = fit(glyph_data, random_logits).history
+    assert [round(row["gamma"], 6) for row in history] == [1, 1, 0, 0]
 
 
-def test_eq10_a_weight_of_zero_makes_ckd_the_baseline(data, logits):
-    off = fit(data, logits, "ckd", beta=0.5, threshold=-1000.0)
-    baseline = fit(data, logits, "transfer")
+def test_eq10_a_weight_of_zero_makes_ckd_the_baseline(glyph_data, random_logits):
+    off = fit(glyph_data, random_logits, "ckd", beta=0.5, threshold=-1000.0)
+    baseline = fit(glyph_data, random_logits, "transfer")
     for name in off.params:
         assert off.params[name].tobytes() == baseline.params[name].tobytes(), name
 
 
-def test_events_alone_ignore_images_and_theta(data, logits):
-    run = fit(data, None, "snn")
+def test_events_alone_ignore_images_and_theta(glyph_data, random_logits):
+    run = fit(glyph_data, None, "snn")
     assert set(run.history[0]) & {"cls_s", "da", "kd"} == set()
     assert np.array_equal(run.params["theta"], np.ones(2))
 
 
-# What is drawn, passed and counted: data that tell where they come from
+# What is drawn, passed and counted: glyph_data that tell where they come from
 
 class Encoded:
     """Two classes, images and recordings of every pool; stands in for `PairedData`.

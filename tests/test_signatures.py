@@ -1,0 +1,75 @@
+"""Names, arguments and defaults of the public functions are part of the specification."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+import ckd_ref
+
+SIGNATURES = {
+    "bin_events": "(events, T, sensor_size, window=None, rule='conserving')",
+    "check_events": "(events, sensor_size)",
+    "window_edges": "(t, T, window=None, rule='conserving')",
+    "resize_frames": "(frames, size)",
+    "rgb_to_hsv": "(rgb)",
+    "value_frames": "(rgb, T)",
+    "spike": "(v, surrogate='triangle', width=1.0)",
+    "surrogate_grad": "(v, surrogate='triangle', width=1.0)",
+    "lif_step": "(u, s, current, tau=0.5)",
+    "lif": "(current, tau=0.5, v_th=1.0, surrogate='triangle', width=1.0, detach_reset=True)",
+    "reset": "(potentials, v_th=1.0)",
+    "linear_cka": "(X, Y, debiased=False, eps=0.0)",
+    "cross_entropy": "(logits, labels)",
+    "tet_loss": "(logits, labels, lam=0.001, target=1.0, weights=None)",
+    "domain_alignment_loss": "(features_s, features_d, theta=None, eps=1e-07, cls_e=None)",
+    "kd_loss": "(teacher_logits, student_logits, temperature=4.0)",
+    "ckd_loss": "(static_logits, event_logits, features_s, features_d, labels, theta, "
+    "teacher_logits=None, gamma=0.0, alpha=1.0, beta=1.0, temperature=4.0, lam=0.001, target=1.0, "
+    "reading='baseline', distill=None, kd_per_step=False)",
+    "dkd_loss": "(teacher, student, labels, alpha=1.0, beta=8.0, temperature=4.0)",
+    "dist_loss": "(teacher, student, beta=1.0, gamma=1.0, temperature=1.0)",
+    "luminet_loss": "(teacher, student, alpha=1.0, temperature=4.0)",
+    "replacement_probability": "(batch, epoch, batches_per_epoch, epochs, power=3)",
+    "phase_weight": "(epoch, threshold, slope)",
+    "learning_rate": "(epoch, epochs, peak, warmup_epochs=5, floor=1e-05, warmup_start=1e-06)",
+    "conv2d": "(x, w, stride=1)",
+    "batch_norm": "(x, scale, shift, running=None, per_step=False, eps=1e-05)",
+    "update_running": "(running, statistics, momentum=0.1)",
+    "avg_pool": "(x, size)",
+    "linear": "(x, w, b)",
+    "adamw": "(params, grads, moments, step, rate, decay=0.01, betas=(0.9, 0.999), eps=1e-08)",
+    "sample_pairs": "(event_label, image_label, batch, rng)",
+    "random_crop": "(frames, padding, rng)",
+    "train_teacher": "(data, seed=0, epochs=8, batch=32, rate=0.005, padding=4, watch=None)",
+}
+
+DEFAULTS = dict(
+    method="ckd", network="tiny", width=0.125, T=6, size=48, per_step=False, tau=0.5, v_th=1.0,
+    surrogate="triangle", surrogate_width=1.0, detach_reset=True, epochs=40, batches=12, batch=20,
+    rate=5e-3, warmup=2, decay=0.01, padding=4, alpha=1.0, beta=None, distillation="kd",
+    kd_weight=1.0, kd_per_step=False, temperature=4.0, threshold=None, slope=100.0, lam=1e-3,
+    target=1.0, reading="baseline", seed=0,
+)
+"""The main job, and the settings of the results in the README."""
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_arguments_and_defaults(name):
+    function = getattr(ckd_ref, name)
+    came = str(inspect.signature(getattr(function, "fun", function)))
+    assert came == SIGNATURES[name], f"{name}: expected {SIGNATURES[name]}, got {came}"
+
+
+def test_settings_of_the_main_job():
+    assert dataclasses.asdict(ckd_ref.Config()) == DEFAULTS
+
+
+def test_settings_of_the_networks():
+    student = dataclasses.asdict(ckd_ref.VGGSNN(7))
+    stages = ((64, 128), (256, 256), (512, 512), (512, 512))
+    neuron = dict(tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True)
+    assert student == dict(classes=7, T=10, stages=stages, width=1.0, size=48, per_step=False,
+                           neuron=neuron, fused=True)
+    teacher = dataclasses.asdict(ckd_ref.Teacher(7))
+    assert teacher == dict(classes=7, size=48, channels=(16, 32, 64, 64))
