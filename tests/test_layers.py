@@ -410,6 +410,7 @@ X = onp.zeros((2, 6, 6, 4))
     (lambda: avg_pool(X, 7), "at least size x size pixels, .*size 7"),
     (lambda: avg_pool(X, 0), "size 0"),
     (lambda: avg_pool(X[:, :4], 5), "size 5"),
+    (lambda: conv2d(X, onp.zeros((3, 5, 4, 3))), r"odd k, got shape \(3, 5, 4, 3\)"),
     (lambda: avg_pool(X[:, :, :4], 5), "size 5"),
     (lambda: conv2d(X[0, 0], onp.zeros((3, 3, 4, 3))), r"images \(..., H, W, 4\)"),
     (

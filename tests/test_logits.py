@@ -174,3 +174,11 @@ def test_a_small_pool_makes_one_batch(recorded):
 def test_another_seed_is_another_teacher():
     a, b, same = (train_teacher(Pictures(), seed, epochs=1, batch=8) for seed in (0, 1, 0))
     assert (a == same).all() and (a != b).any()
+
+
+def test_a_teacher_draws_apart_from_the_student_of_the_same_seed(monkeypatch):
+    seeds = []
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda s: seeds.append(s) or default_rng(s))
+    train_teacher(Pictures(), seed=3, epochs=1)
+    assert seeds == [[3, 1]], "a generator of its own, not that of seed 3"

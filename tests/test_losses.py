@@ -950,3 +950,17 @@ def test_shapes_in_messages_stand_in_the_order_of_the_arguments():
     teacher, student = onp.zeros((2, 3)), onp.zeros((2, 4))
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
         kd_loss(teacher, student)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("loss", [
+    kd_loss, lambda t, s, **options: dkd_loss(t, s, onp.array([0, 1]), **options),
+    dist_loss, luminet_loss,
+], ids=["kd", "dkd", "dist", "luminet"])
+def test_every_distillation_refuses_pairs_that_do_not_fit(loss):
+    two, three = onp.zeros((2, 3)), onp.zeros((3, 3))
+    with pytest.raises(ValueError, match="do both know the same classes"):
+        loss(two, three)
+    for temperature in (0.0, -1.0):
+        with pytest.raises(ValueError, match="a temperature > 0"):
+            loss(two, two, temperature=temperature)

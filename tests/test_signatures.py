@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 import ckd_ref
+from ckd_ref.models import STAGES
 
 SIGNATURES = {
     "bin_events": "(events, T, sensor_size, window=None, rule='conserving')",
@@ -71,5 +72,6 @@ def test_settings_of_the_networks():
     neuron = dict(tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True)
     assert student == dict(classes=7, T=10, stages=stages, width=1.0, size=48, per_step=False,
                            neuron=neuron, fused=True)
+    assert STAGES == {"full": stages, "tiny": ((64,), (128,), (256,), (512,))}
     teacher = dataclasses.asdict(ckd_ref.Teacher(7))
     assert teacher == dict(classes=7, size=48, channels=(16, 32, 64, 64))

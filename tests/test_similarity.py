@@ -231,3 +231,11 @@ def test_eq05_no_rounding_error_makes_constant_features_vary(dtype, rng):
             Y = rng.normal(size=(B, 4)).astype(dtype)
             what = f"Eq. (5): CKA with {B} constant features {value} is 0"
             assert_equal(linear_cka(X, Y), 0, what)
+
+
+def test_eq05_debiased_cka_needs_no_more_than_four_samples(rng):
+    X, Y = rng.normal(size=(2, 4, 6))
+    hsic = oracles.hsic_unbiased
+    expected = hsic(X, Y) / onp.sqrt(abs(hsic(X, X) * hsic(Y, Y)))
+    what = "Eq. (5): debiased CKA of four samples"
+    assert_approx(linear_cka(X, Y, debiased=True), expected, what, rel=1e-9)
