@@ -178,7 +178,8 @@ def test_another_seed_is_another_teacher():
 
 def test_a_teacher_draws_apart_from_the_student_of_the_same_seed(monkeypatch):
     seeds = []
-    default_rng = np.random.default_rng
-    monkeypatch.setattr(np.random, "default_rng", lambda s: seeds.append(s) or default_rng(s))
+    random = teacher.np.random
+    default_rng = random.default_rng
+    monkeypatch.setattr(random, "default_rng", lambda s: seeds.append(s) or default_rng(s))
     train_teacher(Pictures(), seed=3, epochs=1)
     assert seeds == [[3, 1]], "a generator of its own, not that of seed 3"
