@@ -10,3 +10,14 @@ FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(val
 def fit(data, logits, method="ckd", folder=None, **changes):
     config = Config(method=method, **SMALL | changes)
     return train(data, config, folder, logits, progress=False)
+
+
+def assert_same_bits(a, b):
+    for left, right in ((a.params, b.params), (a.state, b.state)):
+        assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+    assert all(
+        x.tobytes() == y.tobytes()
+        for name in a.moments
+        for x, y in zip(a.moments[name], b.moments[name])
+    )
+    assert a.history == b.history

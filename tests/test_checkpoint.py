@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import peak_memory
-from small import SMALL
+from small import SMALL, assert_same_bits
 
 from ckd_ref.config import Config
 from ckd_ref.data import hdf5
@@ -17,17 +17,6 @@ from ckd_ref.events import FormatError
 from ckd_ref.nn import init_moments
 from ckd_ref.run.checkpoint import load_checkpoint, save_checkpoint
 from ckd_ref.training import TrainState
-
-
-def assert_same_bits(a, b):
-    for left, right in ((a.params, b.params), (a.state, b.state)):
-        assert all(left[name].tobytes() == right[name].tobytes() for name in left)
-    assert all(
-        x.tobytes() == y.tobytes()
-        for name in a.moments
-        for x, y in zip(a.moments[name], b.moments[name])
-    )
-    assert a.history == b.history
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from small import SMALL, fit
+from small import SMALL, assert_same_bits, fit
 
 from ckd_ref import training
 from ckd_ref.__main__ import main
@@ -14,18 +14,6 @@ from ckd_ref.config import METHODS, Config
 from ckd_ref.events import FormatError
 from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint
-
-
-def assert_same_bits(a, b):
-    for left, right in ((a.params, b.params), (a.state, b.state)):
-        assert all(left[name].tobytes() == right[name].tobytes() for name in left)
-    assert all(
-        x.tobytes() == y.tobytes()
-        for name in a.moments
-        for x, y in zip(a.moments[name], b.moments[name])
-    )
-    assert a.history == b.history
-
 
 # Repeat and resume
 
