@@ -22,11 +22,8 @@ from ckd_ref.training import TrainState
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A small run as a file, its configuration and its classes."""
-    path, config, classes = (
-        tmp_path_factory.mktemp("run") / "checkpoint.h5",
-        Config(**SMALL),
-        ("a", "Äther"),
-    )
+    path = tmp_path_factory.mktemp("run") / "checkpoint.h5"
+    config, classes = Config(**SMALL), ("a", "Äther")
     params, state = config.model(2).init(np.random.default_rng(0))
     run = TrainState(
         params,
