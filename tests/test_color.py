@@ -130,3 +130,9 @@ def test_bad_images_are_refused(rng, spoil, message):
 def test_value_frames_refuse_bad_arguments(shape, T, message):
     with pytest.raises(ValueError, match=message):
         value_frames(np.zeros(shape), T)
+
+
+@pytest.mark.parametrize("rgb", [np.float64(0.5), np.full(3, 1.0001), np.full(3, -1e-9)])
+def test_a_single_number_and_values_just_outside_are_refused(rgb):
+    with pytest.raises(ValueError, match="expected RGB values"):
+        rgb_to_hsv(rgb)

@@ -410,3 +410,18 @@ def test_resize_float32_stays_float32(rng):
 def test_resize_refuses_bad_input(shape, size, message):
     with pytest.raises(ValueError, match=message):
         resize_frames(np.zeros(shape), size)
+
+
+def test_two_pixels_are_the_corners(rng):
+    frame = rng.random((5, 7, 2))
+    corners = frame[::4, ::6]
+    what = "resizing to 2 x 2 keeps the four corners, of a single frame as well"
+    assert_close(resize_frames(frame, 2), corners, 1e-12, what)
+
+
+def test_the_first_fault_is_named_beside_times_at_the_limits():
+    """The earliest and the latest time are valid; the fault is that of the next event."""
+    for t in (0, MAX_TIME_US):
+        events = events_of([(t, 0, 0, 1), (t, SENSOR[1], 0, 1)])
+        with pytest.raises(FormatError, match=f"event 1 of 2: x = {SENSOR[1]}"):
+            check_events(events, SENSOR)

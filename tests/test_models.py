@@ -11,7 +11,7 @@ from conftest import relative_error
 
 import ckd_ref
 from ckd_ref import models
-from ckd_ref.config import CHOICES, Config
+from ckd_ref.config import CHOICES, LEAST, Config
 from ckd_ref.losses import ckd_loss, cross_entropy
 from ckd_ref.models import STAGES, VGGSNN, Teacher, predict, update_state
 from ckd_ref.neuron import Neuron, lif, reset
@@ -490,3 +490,19 @@ def test_the_teacher_may_have_any_number_of_layers(rng):
         side = 16 // 2 ** len(channels)
         shape = params["head/w"].shape
         assert shape == (side**2 * channels[-1], 3), f"{len(channels)} layers: head {shape}"
+
+
+def test_one_channel_is_enough(rng):
+    net = VGGSNN(2, T=1, stages=((1,), (2,)), size=4)
+    assert net.init(rng)[0]["conv0/w"].shape == (3, 3, 2, 1)
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_the_least_of_every_setting_is_allowed_and_less_is_not(name):
+    assert getattr(Config(**{name: LEAST[name]}), name) == LEAST[name]
+    with pytest.raises(ValueError, match=f"{name} >= {LEAST[name]}"):
+        Config(**{name: LEAST[name] - 1})
+
+
+def test_what_every_setting_must_at_least_be():
+    assert LEAST == dict(T=1, epochs=1, batches=1, batch=2, warmup=0, padding=0, seed=0)
