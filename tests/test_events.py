@@ -425,3 +425,7 @@ def test_the_first_fault_is_named_beside_times_at_the_limits():
         events = events_of([(t, 0, 0, 1), (t, SENSOR[1], 0, 1)])
         with pytest.raises(FormatError, match=f"event 1 of 2: x = {SENSOR[1]}"):
             check_events(events, SENSOR)
+
+
+def test_no_frames_are_resized_to_no_frames():
+    assert resize_frames(np.zeros((0, 5, 7, 2)), 3).shape == (0, 3, 3, 2)
