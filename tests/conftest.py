@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -182,17 +183,25 @@ def peak_memory(use):
     """By how many bytes a call raises the memory of its own process, C libraries included."""
     if sys.platform != "linux":
         pytest.skip("memory of processes is measured on Linux only")
-    import resource
-
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
+    status = pathlib.Path("/proc/self/status")
+
+    def kilobytes(what):
+        return int(status.read_text().split(f"{what}:")[1].split()[0])
 
     def measure():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Freed memory of earlier tests would be used again unnoticed: return it first.
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.mallopt(-3, 2**17)                         # M_MMAP_THRESHOLD, its default
+            library.malloc_trim(0)
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is what is there now
+        before = kilobytes("VmRSS")
         try:
             use()
         finally:
-            send.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+            send.send(1024 * (kilobytes("VmHWM") - before))
 
     process = context.Process(target=measure)
     process.start()
