@@ -83,7 +83,8 @@ PUBLIC = {
         "classify": "classes of recordings, from events alone",
     },
     "teacher": {
-        "train_teacher": "train the small teacher and ask it about all images",
+        "TrainedTeacher": "a teacher's network as a function of images",
+        "train_teacher": "train the small teacher",
     },
     "data.paired": {
         "PairedData": "read a file of images and recordings",
@@ -107,13 +108,23 @@ PUBLIC = {
         "train": "train a student, resume it, save it",
     },
     "run.comparison": {
-        "compare": "teacher and all methods, repeated: the table",
+        "compare": "teacher and the ladder of students, repeated: the table",
+    },
+    "run.sweep": {
+        "Job": "one run of a sweep",
+        "read_spec": "the jobs of a TOML file",
+        "sweep": "many runs, one line of JSON for each",
+    },
+    "run.report": {
+        "report": "tables and figures of finished sweeps",
     },
     "run.checkpoint": {
         "save_checkpoint": "write a run",
         "load_checkpoint": "read a run",
     },
-    "run.logits": {
+    "run.teachers": {
+        "save_teacher": "write a teacher's network",
+        "load_teacher": "read a teacher, a network or logits",
         "check_logits": "validate a teacher's logits",
         "save_logits": "write the logits of any teacher",
         "load_logits": "read them",

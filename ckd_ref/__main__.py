@@ -13,9 +13,9 @@ from .config import Config
 from .data.files import locked
 from .data.paired import open_paired
 from .run.checkpoint import load_checkpoint
-from .run.logits import load_logits, save_logits, teacher_logits
 from .run.process_group import prepare_process
 from .run.session import train
+from .run.teachers import load_teacher, save_teacher, trained
 from .training import classify
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -43,16 +43,17 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m ckd_ref",
         description="Cross knowledge distillation from an ANN on images to an SNN on events. "
-        "Without a command: compare, on pictures of symbols filmed by a simulated event camera.",
+        "Without a command: compare, on pictures of digits filmed by a simulated event camera.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cores = os.cpu_count() or 1
 
     compare = commands.add_parser(
-        "compare", help="train the teacher and all three methods; print their table"
+        "compare", help="train the teacher and the ladder of students; print their table"
     )
-    compare.add_argument("data", nargs="?", metavar="DATA.h5",
-                         help="default: the embedded glyphs, made on the spot")
+    compare.add_argument("data", nargs="?", metavar="DATA", default="digits",
+                         help="a data file, or an embedded set, digits (default) or symbols, which "
+                         "is made on the spot")
     compare.add_argument("--seeds", type=int, default=1,
                          help="repetitions (default 1); 6 or more for claims")
     compare.add_argument("--workers", type=int, default=cores,
@@ -68,11 +69,31 @@ def _parser():
     for command in (compare, single):
         command.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"),
                              help="folder for everything that is written (default results)")
-        command.add_argument("--teacher", metavar="LOGITS.h5",
-                             help="logits of any teacher for every image of the data")
+        command.add_argument("--teacher", metavar="TEACHER.h5",
+                             help="a saved teacher, or the logits of any teacher for every image")
         for field in dataclasses.fields(Config):
             if field.name != "method" or command is single:
                 _add_option(command, field)
+
+    sweep = commands.add_parser(
+        "sweep", help="run a list of variants and seeds, resumably; one line of JSON for each run"
+    )
+    sweep.add_argument("spec", type=pathlib.Path, metavar="SPEC.toml",
+                       help="what to run; see tutorials/protocol.md")
+    sweep.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"),
+                       help="folder for the runs, and for SPEC.jsonl (default results)")
+    sweep.add_argument("--workers", type=int, default=cores,
+                       help="processes (default: one per core)")
+    sweep.add_argument("--scheduler", metavar="ADDRESS",
+                       help="use the workers of this dask.distributed scheduler instead")
+    sweep.set_defaults(run=_sweep)
+
+    report = commands.add_parser(
+        "report", help="make tables and figures from the lines of finished sweeps"
+    )
+    report.add_argument("folder", type=pathlib.Path, metavar="FOLDER",
+                        help="with SPEC.toml and SPEC.jsonl of every sweep; gets README.md")
+    report.set_defaults(run=_report)
 
     evaluate = commands.add_parser(
         "evaluate", help="accuracy of a trained student on the test recordings"
@@ -114,28 +135,43 @@ def _compare(args):
     print(f"Logs, checkpoints, curves.png and samples.png are in {args.out.resolve()}")
 
 
+def _sweep(args):
+    from .run.sweep import read_spec, sweep
+
+    name = args.spec.stem
+    lines = args.out / f"{name}.jsonl"
+    sweep(read_spec(args.spec), args.out / name, lines, args.workers, args.scheduler)
+    print(f"{lines}: every run of {args.spec} has its line")
+
+
+def _report(args):
+    from .run.report import report
+
+    print(report(args.folder))
+
+
 def _train(args):
     from .run import plots
 
     prepare_process()
     config = _config(args)
     with open_paired(args.data) as data:
-        logits = _logits(args, data, config.seed) if config.method == "ckd" else None
-        run = train(data, config, args.out, logits, processes=args.processes)
+        teacher = _teacher(args, data, config.seed) if config.method == "ckd" else None
+        run = train(data, config, args.out, teacher, processes=args.processes)
     plots.learning_curves(args.out / "curves.png", {config.method: [run.history]})
     accuracies = [row["accuracy_test"] for row in run.history]
     print(f"{config.method}: final {accuracies[-1]:.1%}, best epoch {max(accuracies):.1%}; "
           f"log and checkpoint in {args.out.resolve()}")
 
 
-def _logits(args, data, seed):
-    """The given teacher's logits, or those of one trained here and kept in the folder."""
+def _teacher(args, data, seed):
+    """The given teacher, or one that is trained here and kept in the folder."""
     path = args.teacher or args.out / "teacher.h5"
     if not args.teacher and not path.exists():
         args.out.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            save_logits(path, teacher_logits(data, seed), data.classes)
-    return load_logits(path, data)
+            save_teacher(path, trained(data, seed), data.classes)
+    return load_teacher(path, data)
 
 
 def _evaluate(args):

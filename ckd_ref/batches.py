@@ -18,7 +18,7 @@ class Batch:
         Frames of the two streams; in `static`, some rows have been replaced by those of `events`.
     labels : (B,) array of int
     teacher_logits : (B, K) array, optional
-        Those of the static image of each pair, replaced or not.
+        What the teacher says of the static image of each pair, replaced or not.
     """
 
     static: np.ndarray
@@ -34,27 +34,32 @@ class BatchSampler:
     leaves open. Baseline: reads the images once, before the first epoch, and the events in every
     epoch, main and train_epoch of main_transfer.py; the two cannot share a crop.
     Test: `test_streams_are_cropped_independently`.
-    Deviation: the teacher's logits are one row per image and do not follow the crop, where the
-    paper's teacher sees the batch. Test: `test_teacher_logits_are_those_of_the_image`.
+    Deviation: a teacher given as logits, one row per image, has seen the whole image, where the
+    paper's teacher sees the batch. One given as a function sees what the student sees.
+    Test: `test_teacher_sees_the_crop_of_the_student`.
 
     Parameters
     ----------
     data : PairedData
         Its recordings of the pool `train` and images of the pool `static` are read.
     config : Config
-    teacher_logits : (M, K) array, optional
-        One row per image of the data.
+    teacher : function or (M, K) array, optional
+        From RGB images (B, size, size, 3) in [0, 1], cropped as for the student, to logits (B, K);
+        or one row of logits per image of the data.
     """
 
-    def __init__(self, data, config, teacher_logits=None):
+    def __init__(self, data, config, teacher=None):
         recordings = data.recordings_in("train")
+        kept = first_of_class(data.event_label[recordings], config.events_per_class)
+        recordings = recordings[kept]
         images = data.images_in("static")
+        images = images[first_of_class(data.image_label[images], config.static_per_class)]
         self.config = config
         self.frames = data.frames(recordings, config.T, config.size)   # (T, R, size, size, 2)
         self.event_label = data.event_label[recordings]                # (R,)
         self.pixels = data.images(images)                              # (M, size, size, 3)
         self.image_label = data.image_label[images]                    # (M,)
-        self.logits = None if teacher_logits is None else teacher_logits[images]
+        self.teacher = teacher if teacher is None or callable(teacher) else teacher[images]
 
     def draw(self, index, epoch, rng):
         """A batch for this position in the training. Every method draws the same numbers.
@@ -72,11 +77,51 @@ class BatchSampler:
         config = self.config
         i, j = sample_pairs(self.event_label, self.image_label, config.batch, rng)
         events = random_crop(self.frames[:, i], config.padding, rng)   # (T, B, size, size, 2)
-        static = random_crop(value_frames(self.pixels[j], config.T), config.padding, rng)
+        images = random_crop(self.pixels[None, j], config.padding, rng)[0]  # (B, size, size, 3)
+        static = value_frames(images, config.T)                        # (T, B, size, size, 2)
         probability = replacement_probability(index, epoch, config.batches, config.epochs)
         mask = replacement_mask(probability, rng.random(config.batch))
-        logits = None if self.logits is None else self.logits[j]
+        logits = self._ask_teacher(j, images)
         return Batch(replace_static(static, events, mask), events, self.event_label[i], logits)
+
+    def _ask_teacher(self, j, images):
+        """Logits (B, K) for the images at positions j of the static pool, and their crops."""
+        if self.teacher is None:
+            return None
+        return self.teacher(images) if callable(self.teacher) else self.teacher[j]
+
+
+def first_of_class(label, count):
+    """Positions of the first samples of every class, in their order.
+
+    Parameters
+    ----------
+    label : (M,) array of int
+        Class of each sample.
+    count : int or None
+        How many of each class; None for all.
+
+    Returns
+    -------
+    positions : (N,) int64
+
+    Raises
+    ------
+    ValueError
+        A class has fewer.
+    """
+    if count is None:
+        return np.arange(len(label))
+    kept = []
+    for k in np.unique(label):
+        of_class = np.flatnonzero(label == k)
+        if len(of_class) < count:
+            raise ValueError(
+                f"expected at least {count} samples of every class, got {len(of_class)} of "
+                f"class {k}"
+            )
+        kept.append(of_class[:count])
+    return np.sort(np.concatenate(kept))
 
 
 def sample_pairs(event_label, image_label, batch, rng):

@@ -130,7 +130,7 @@ def kd_loss(teacher_logits, student_logits, temperature=4.0):
 
 def ckd_loss(
     static_logits, event_logits, features_s, features_d, labels, theta, teacher_logits=None,
-    gamma=0.0, alpha=1.0, beta=1.0, temperature=4.0, lam=1e-3, target=1.0, reading="baseline",
+    gamma=0.0, alpha=1.0, beta=1.0, temperature=4.0, lam=1e-3, target=1.0, reading="paper",
     distill=None, kd_per_step=False,
 ):
     """The whole loss of one batch, ``L_S + L_cls-e``, with the L_S of Eq. (7) or Eq. (11).
@@ -139,8 +139,8 @@ def ckd_loss(
 
     Eq. (11): ``L_S = alpha L_cls-s + beta L_DA + gamma L_KD``
 
-    Deviation: Eq. (6) and the total both contain L_cls-e. ``reading="paper"`` has both, as
-    printed. ``reading="baseline"`` counts it once, with step t weighted by
+    Deviation: Eq. (6) and the total both contain L_cls-e. ``reading="paper"``, the default, has
+    both, as printed. ``reading="baseline"`` counts it once, with step t weighted by
     ``1 - sigmoid(theta_t)``. Baseline: train_epoch of main_transfer.py, where loss_dvs is
     weighted before it is added. Test: `test_eq07_readings_differ_by_the_weights_of_the_event_loss`.
     Assumption: the student's logits are averaged over time before they are compared with the
@@ -168,7 +168,7 @@ def ckd_loss(
         See `kd_loss`.
     lam, target : float
         See `tet_loss`.
-    reading : {"baseline", "paper"}
+    reading : {"paper", "baseline"}
     distill : function, optional
         (teacher logits, student logits), both (B, K), to the scalar L_KD; default `kd_loss` at
         the temperature.
@@ -181,8 +181,8 @@ def ckd_loss(
     parts : dict of floats
         The unweighted losses ``cls_s``, ``da``, ``kd`` and ``cls_e``, for the log.
     """
-    if reading not in ("baseline", "paper"):
-        raise ValueError(f'expected reading "baseline" or "paper", got {reading!r}')
+    if reading not in ("paper", "baseline"):
+        raise ValueError(f'expected reading "paper" or "baseline", got {reading!r}')
     if distill is None:
         def distill(teacher, student):
             return kd_loss(teacher, student, temperature)

@@ -1,4 +1,6 @@
-"""Training of the small teacher on images."""
+"""The small teacher: a trained network as a function of images, and its training."""
+
+import dataclasses
 
 import autograd.numpy as np
 from autograd import value_and_grad
@@ -9,6 +11,30 @@ from .losses import cross_entropy
 from .models import Teacher, update_state
 from .nn import adamw, init_moments
 from .schedules import learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedTeacher:
+    """A teacher's network with what it has learned, called with images.
+
+    Attributes
+    ----------
+    net : Teacher
+    params, state : dicts of arrays
+        See `Teacher.init`.
+    """
+
+    net: Teacher
+    params: dict
+    state: dict
+
+    def __call__(self, images, batch=256):
+        """Logits (B, K) for RGB images (B, size, size, 3) in [0, 1], `batch` at a time."""
+        parts = []
+        for i in range(0, len(images), batch):
+            hsv = rgb_to_hsv(images[i:i + batch])              # (batch, size, size, 3)
+            parts.append(self.net.apply(self.params, hsv, self.state)[0])
+        return np.concatenate(parts)
 
 
 def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, watch=None):
@@ -25,18 +51,18 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, watch=
 
     Returns
     -------
-    logits : (M, K) float32, the trained teacher's for every image of the data.
+    teacher : TrainedTeacher
     """
     rng = np.random.default_rng([seed, 1])                     # apart from the student's draws
     net = Teacher(len(data.classes), data.image_size)
     params, state = net.init(rng)
     moments = init_moments(params)
-    hsv = rgb_to_hsv(data.images(np.arange(len(data.image_label))))  # (M, size, size, 3)
     pool = np.concatenate([data.images_in("teacher"), data.images_in("static")])
+    hsv, label = rgb_to_hsv(data.images(pool)), data.image_label[pool]  # (N, size, size, 3), (N,)
     batches = max(len(pool) // batch, 1)
     value = None
     for epoch in range(epochs):
-        order = rng.permutation(pool)
+        order = rng.permutation(len(pool))
         for index in range(batches):
             step = epoch * batches + index
             if watch:
@@ -48,12 +74,11 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, watch=
             def loss(params):
                 logits, new = net.apply(params, images)
                 statistics.update(new)
-                losses = cross_entropy(logits, data.image_label[chosen])
+                losses = cross_entropy(logits, label[chosen])
                 return np.sum(losses) * (1 / len(chosen))
 
             value, grads = value_and_grad(loss)(params)
             now = learning_rate(epoch, epochs, rate, warmup_epochs=1)
             params, moments = adamw(params, grads, moments, step + 1, now)
             state = update_state(state, statistics)
-    parts = [net.apply(params, hsv[i:i + 256], state)[0] for i in range(0, len(hsv), 256)]
-    return np.concatenate(parts)
+    return TrainedTeacher(net, params, state)

@@ -120,7 +120,7 @@ def batch_loss(outputs, theta, batch, config, gamma):
             batch.teacher_logits,
             gamma=config.kd_weight * gamma,
             alpha=config.alpha,
-            beta=config.alignment,
+            beta=config.beta,
             lam=config.lam,
             target=config.target,
             reading=config.reading,

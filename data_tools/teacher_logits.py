@@ -30,7 +30,7 @@ from tqdm import tqdm
 from ckd_ref.data.errors import error_context
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
 from ckd_ref.events import FormatError
-from ckd_ref.run.logits import check_logits, load_logits, save_logits
+from ckd_ref.run.teachers import check_logits, load_logits, save_logits
 
 
 def main(argv=None):

@@ -33,7 +33,7 @@ from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
 from ckd_ref.events import FormatError
 from ckd_ref.nn.optim import init_moments
 from ckd_ref.run.checkpoint import load_checkpoint, save_checkpoint
-from ckd_ref.run.logits import load_logits, save_logits
+from ckd_ref.run.teachers import load_logits, save_logits
 from ckd_ref.training import TrainState
 
 SECONDS = 10

@@ -33,11 +33,11 @@ def arrays(path):
 
 
 def test_there_are_at_least_ten_classes():
-    assert len(glyphs.GLYPHS) >= 10
+    assert len(glyphs.SYMBOLS) >= 10
 
 
 @pytest.mark.parametrize(
-    "characters", [glyphs.GLYPHS.values(), glyphs.CLUTTER], ids=["glyphs", "clutter"]
+    "characters", [glyphs.SYMBOLS.values(), glyphs.CLUTTER], ids=["glyphs", "clutter"]
 )
 def test_every_character_is_in_the_font(characters):
     import matplotlib
@@ -65,7 +65,7 @@ def looks_like_another(characters):
 
 
 def test_every_class_has_a_shape_of_its_own():
-    characters = list(glyphs.GLYPHS.values())
+    characters = list(glyphs.SYMBOLS.values())
     assert looks_like_another(characters) == []
     missing = ["\N{WATCH}", "\N{HOURGLASS}"]  # characters the font lacks: both become the same box
     assert looks_like_another(characters + missing) == missing[1:]
@@ -81,7 +81,7 @@ def test_a_glyph_is_cut_to_its_ink_within_an_empty_frame(pixels):
 
 
 @pytest.mark.parametrize("size", [16, 34, 48])
-@pytest.mark.parametrize("name", glyphs.GLYPHS)
+@pytest.mark.parametrize("name", glyphs.SYMBOLS)
 def test_a_picture_is_square_rgb_bytes(name, size, rng):
     picture = glyphs.draw(name, rng, size)
     assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
@@ -94,7 +94,7 @@ def test_the_same_seed_draws_the_same_bytes_and_another_seed_others():
 
 
 def test_pictures_use_the_whole_range_of_values(rng):
-    pictures = np.stack([glyphs.draw(name, rng) for name in glyphs.GLYPHS for _ in range(8)])
+    pictures = np.stack([glyphs.draw(name, rng) for name in glyphs.SYMBOLS for _ in range(8)])
     assert pictures.min() == 0 and pictures.max() == 255
 
 
@@ -108,7 +108,7 @@ def value(picture):
     return picture.max(axis=-1).astype(int)
 
 
-@pytest.mark.parametrize("name", glyphs.GLYPHS)
+@pytest.mark.parametrize("name", glyphs.SYMBOLS)
 def test_without_difficulty_the_v_channel_is_the_symbol(name, rng):
     V = value(glyphs.draw(name, rng, 48, PLAIN))
     back = V[0, 0]
@@ -119,7 +119,7 @@ def test_without_difficulty_the_v_channel_is_the_symbol(name, rng):
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.8 * 48, abs=2)
     drawn = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
     shapes = {other: np.asarray(glyphs._glyph(character, 64).resize(drawn.shape[::-1]))
-              for other, character in glyphs.GLYPHS.items()}
+              for other, character in glyphs.SYMBOLS.items()}
     likeness = {
         other: max(
             np.corrcoef(drawn.ravel(), side.ravel())[0, 1] for side in (shape, shape[:, ::-1])
@@ -129,7 +129,7 @@ def test_without_difficulty_the_v_channel_is_the_symbol(name, rng):
     assert max(likeness, key=likeness.get) == name and likeness[name] > 0.75
 
 
-@pytest.mark.parametrize("name", glyphs.GLYPHS)
+@pytest.mark.parametrize("name", glyphs.SYMBOLS)
 def test_a_symbol_as_large_as_the_picture_sits_in_its_middle(name, rng):
     V = value(glyphs.draw(name, rng, 48, replace(PLAIN, scale=(1, 1))))
     ink = abs(V - np.bincount([V[0, 0], V[0, -1], V[-1, 0], V[-1, -1]]).argmax()) > 20
@@ -164,7 +164,7 @@ def test_every_knob_of_difficulty_changes_the_pictures(knob, hard):
 
 def test_no_identity_is_in_two_pools(tiny):
     with open_paired(tiny) as data:
-        K = len(glyphs.GLYPHS)
+        K = len(glyphs.SYMBOLS)
         pools = [set(data.image_identity[data.image_split == split]) for split in (0, 1, 2)]
         assert [len(pool) for pool in pools] == [K, 2 * K, K]
         assert len(set.union(*pools)) == 4 * K
@@ -178,10 +178,10 @@ def test_no_identity_is_in_two_pools(tiny):
 
 def test_a_recording_has_the_class_of_the_picture_it_filmed(tiny):
     with open_paired(tiny) as data:
-        assert list(data.classes) == list(glyphs.GLYPHS)
+        assert list(data.classes) == list(glyphs.SYMBOLS)
         label = dict(zip(data.image_identity, data.image_label))
         assert [label[identity] for identity in data.event_identity] == list(data.event_label)
-        assert set(data.event_label) == set(range(len(glyphs.GLYPHS)))
+        assert set(data.event_label) == set(range(len(glyphs.SYMBOLS)))
 
 
 def test_recordings_are_valid_and_long_enough_to_learn_from(tiny):
@@ -231,7 +231,7 @@ def test_larger_pools_begin_with_the_smaller_ones(tiny, tmp_path):
                 (images["split"][()] == split) & (images["label"][()] == label)
             ]
 
-    for label in range(len(glyphs.GLYPHS)):
+    for label in range(len(glyphs.SYMBOLS)):
         np.testing.assert_array_equal(pictures(larger, 1, label)[:2], pictures(tiny, 1, label))
         np.testing.assert_array_equal(pictures(larger, 2, label), pictures(tiny, 2, label))
 

@@ -9,7 +9,7 @@ from ckd_ref import teacher
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.models import Teacher
-from ckd_ref.run.logits import check_logits, load_logits, save_logits
+from ckd_ref.run.teachers import check_logits, load_logits, save_logits
 from ckd_ref.schedules import learning_rate
 from ckd_ref.teacher import train_teacher
 

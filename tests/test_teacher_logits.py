@@ -13,7 +13,7 @@ from scipy.special import softmax
 from ckd_ref.__main__ import main
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE
-from ckd_ref.run.logits import load_logits
+from ckd_ref.run.teachers import load_logits
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "data_tools" / "teacher_logits.py"
 CLASSES = ("ant", "bee", "cat")

@@ -7,7 +7,10 @@ from ..data.files import atomic_write
 from ..data.info import printable
 from ..events import resize_frames
 
-COLOURS = {"snn": "tab:gray", "transfer": "tab:blue", "ckd": "tab:red"}
+COLOURS = {
+    "snn": "tab:gray", "events": "tab:gray", "static": "tab:green", "transfer": "tab:blue",
+    "ckd": "tab:red", "published": "tab:purple",
+}
 
 PANELS = {
     "accuracy_test": "test accuracy",

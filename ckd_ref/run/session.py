@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 import signal
@@ -17,12 +16,12 @@ from ..events import FormatError
 from ..training import TrainState, epochs
 from . import parallel
 from .checkpoint import load_latest, save_checkpoint
-from .logits import check_logits
 from .process_group import ProcessGroup
+from .teachers import lesson
 
 
-def train(data, config, folder=None, teacher_logits=None, net=None, progress=True,
-          bar_position=0, stop=None, processes=1):
+def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_position=0,
+          stop=None, processes=1):
     """Train a student, or resume a run that was interrupted.
 
     Parameters
@@ -33,8 +32,8 @@ def train(data, config, folder=None, teacher_logits=None, net=None, progress=Tru
         Gets ``checkpoint.h5``, the one before it, ``log.jsonl`` and ``times.jsonl`` after every
         epoch, and is locked meanwhile. If a checkpoint is there, the run resumes from it and ends
         bit-identical to one that was never interrupted (same machine, one BLAS thread).
-    teacher_logits : (M, K) array, optional
-        For every image of `data`; `ckd` needs them.
+    teacher : function or (M, K) array, optional
+        See `BatchSampler`; `ckd` needs one.
     net : optional
         Any network with ``init(rng)`` and ``apply(params, frames, stream, state=None)`` as those
         of `VGGSNN`; its parameters include ``theta``, (T,). Default: the configuration's.
@@ -58,7 +57,7 @@ def train(data, config, folder=None, teacher_logits=None, net=None, progress=Tru
     Raises
     ------
     ValueError
-        No teacher logits for `ckd`, or logits that do not fit the images.
+        No teacher for `ckd`, or one whose logits do not fit the images.
     FormatError
         A checkpoint of another configuration, network, data set or teacher, or a damaged one
         without a predecessor.
@@ -72,14 +71,13 @@ def train(data, config, folder=None, teacher_logits=None, net=None, progress=Tru
     """
     with ProcessGroup(processes) as group:             # before the lock, which helpers would share
         if not folder:
-            return _train(data, config, None, teacher_logits, net, progress, bar_position,
+            return _train(data, config, None, teacher, net, progress, bar_position,
                           stop or (lambda: False), group)
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
             remove_leftovers(folder)
-            return _train(data, config, folder, teacher_logits, net, progress, bar_position, stop,
-                          group)
+            return _train(data, config, folder, teacher, net, progress, bar_position, stop, group)
 
 
 @contextlib.contextmanager
@@ -101,12 +99,15 @@ def ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def _train(data, config, folder, teacher_logits, net, progress, bar_position, stop, group):
+def _train(data, config, folder, teacher, net, progress, bar_position, stop, group):
     from tqdm import tqdm
 
-    logits = check_logits(teacher_logits, data) if config.method == "ckd" else None
-    inputs = _inputs(data, logits, net)
-    sampler = BatchSampler(data, config, logits)
+    inputs = {"data set": data.digest()}
+    if net is not None:
+        inputs["network"] = repr(net)
+    if config.method == "ckd":
+        teacher, inputs["teacher"] = lesson(teacher, data, config)
+    sampler = BatchSampler(data, config, teacher if config.method == "ckd" else None)
     test = data.recordings_in("test")
     test_frames = data.frames(test, config.T, config.size)
     test_labels = data.event_label[test]
@@ -147,16 +148,6 @@ def _train(data, config, folder, teacher_logits, net, progress, bar_position, st
                 save(epoch)
                 start = time.perf_counter()
     return run
-
-
-def _inputs(data, logits, net):
-    """Digests of what decides a run besides its configuration, by name."""
-    inputs = {"data set": data.digest()}
-    if logits is not None:
-        inputs["teacher"] = hashlib.sha256(logits.tobytes()).hexdigest()
-    if net is not None:
-        inputs["network"] = repr(net)
-    return inputs
 
 
 def _resume(folder, config, inputs, net):

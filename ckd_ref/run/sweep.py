@@ -1,0 +1,359 @@
+"""Many runs: what to run, on what, and one line of JSON for each that has finished."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import platform
+import signal
+import threading
+import time
+import tomllib
+from importlib import metadata
+
+import numpy as np
+
+from ..config import Config
+from ..data import glyphs
+from ..data.files import atomic_write, locked, remove_leftovers
+from ..data.paired import IMAGE_SPLITS, open_paired
+from ..events import FormatError
+from .process_group import prepare_process
+from .session import seconds_of, train
+from .teachers import load_teacher, logits_of, save_teacher, trained
+
+LADDER = {
+    "events": {"method": "snn"},
+    "static": {"method": "transfer", "beta": 0.0},
+    "transfer": {"method": "transfer"},
+    "ckd": {"method": "ckd"},
+    "published": {"method": "transfer", "reading": "baseline", "beta": 0.5},
+}
+"""Variants, each but the last one step from the one before: events alone; the static stream, whose
+images turn into events; the alignment of both; the teacher. The last is the baseline as its authors
+ran it, to which the paper compares its ckd."""
+
+_stop = None
+"""In a worker: whether the sweep has been stopped. Such an event cannot be pickled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    data : str
+        What tables call the data.
+    path : str
+        File of paired data, or an embedded set, of which every seed has its own.
+    variant : str
+        What tables call the options.
+    config : Config
+    teacher : str, optional
+        File of a teacher or of logits, in place of a teacher trained here, one for each seed.
+    """
+
+    data: str
+    path: str
+    variant: str
+    config: Config
+    teacher: str = None
+
+    @property
+    def name(self):
+        """Of its folder."""
+        return f"{self.data}-{self.variant}-seed{self.config.seed}"
+
+    def open(self):
+        """The data of this job."""
+        path = self.path
+        if path in glyphs.SETS:
+            path = glyphs.cached(seed=self.config.seed, characters=path, progress=False)
+        return open_paired(path)
+
+
+def read_spec(path):
+    """The jobs of a sweep, all of a seed before those of the next.
+
+    The file has ``seeds = [FIRST, COUNT]``; the tables ``[data]``, names and files or embedded
+    sets; ``[options]``, fields of `Config` for all runs; ``[variants.NAME]``, those of each
+    variant, or ``variants = [NAMES]`` of `LADDER`; ``[grid]``, lists of values for fields, of
+    which every combination is run; and ``[teachers]``, files by the name of the data. Only the
+    first two have to be there.
+
+    Parameters
+    ----------
+    path : path of a TOML file; names of files in it are relative to its folder.
+
+    Returns
+    -------
+    jobs : list of Job
+
+    Raises
+    ------
+    FormatError
+        No TOML, unknown names, or values that `Config` refuses; the message names the file.
+    """
+    path = pathlib.Path(path)
+    try:
+        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+        first, count = spec["seeds"]
+        known = {"seeds", "data", "options", "variants", "grid", "teachers", "reference"}
+        if unknown := set(spec) - known:
+            raise ValueError(f"expected the keys {', '.join(sorted(known))}, got {unknown}")
+        variants = spec.get("variants", list(LADDER))
+        if isinstance(variants, list):
+            variants = {name: LADDER[name] for name in variants}
+        grid = spec.get("grid", {})
+        cells = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+        jobs = []
+        for seed, cell in itertools.product(range(first, first + count), cells):
+            for (data, file), (variant, own) in itertools.product(
+                spec["data"].items(), variants.items()
+            ):
+                config = Config(**spec.get("options", {}) | cell | own | {"seed": seed})
+                teacher = spec.get("teachers", {}).get(data)
+                suffix = "".join(f"-{name}{value}" for name, value in cell.items())
+                file = file if file in glyphs.SETS else str(path.parent / file)
+                teacher = teacher and str(path.parent / teacher)
+                jobs.append(Job(data, file, f"{variant}{suffix}", config, teacher))
+        return jobs
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{path}: expected a sweep with seeds = [FIRST, COUNT] and a table [data], "
+            f"got {type(error).__name__}: {error}"
+        ) from None
+
+
+def sweep(jobs, folder, lines, workers=1, scheduler=None, bars=False):
+    """Run what has no line yet, and append a line for each run that finishes.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    folder : path
+        For the runs' own folders and the teachers; a run that was interrupted resumes.
+    lines : path
+        A file of one JSON object per finished run; see `run_job`.
+    workers : int
+        Number of processes of one BLAS thread each.
+    scheduler : str, optional
+        Address of a dask.distributed scheduler, whose workers are used instead of processes here.
+        They must have `ckd_ref`, see the same folders, and have one thread each.
+    bars : bool
+        Whether every run shows its progress, instead of the sweep.
+
+    Returns
+    -------
+    finished : list of dict, the lines of these jobs in their order.
+
+    Raises
+    ------
+    ValueError, FormatError, BlockingIOError, FloatingPointError
+        As `train`. The others stop after their batch; what has finished has its line.
+    ChildProcessError
+        A process was killed.
+    KeyboardInterrupt
+        Stopped; every run is saved.
+    """
+    folder, lines = pathlib.Path(folder), pathlib.Path(lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        remove_leftovers(folder)
+        done = {key(line): line for line in read_lines(lines)}
+        waiting = [job for job in jobs if key(job) not in done]
+        with _executor(workers, scheduler) as pool, _progress(len(waiting), bars) as bar:
+            variants = list(dict.fromkeys(job.variant for job in jobs))
+            futures = [
+                pool.submit(
+                    run_job, job, folder, 1 + variants.index(job.variant) if bars else None
+                )
+                for job in waiting
+            ]
+            for future in concurrent.futures.as_completed(futures):
+                line = future.result()
+                done[key(line)] = line
+                _append(lines, line)
+                bar.update()
+    return [done[key(job)] for job in jobs]
+
+
+def run_job(job, folder, position=None):
+    """Train the teacher of a job, unless it is there, and its student.
+
+    Returns
+    -------
+    line : dict
+        data, variant, seed; the configuration; what the data holds; the test accuracy after every
+        epoch; the teacher's test accuracy on images; seconds; versions and machine.
+    """
+    prepare_process()
+    folder = pathlib.Path(folder)
+    with job.open() as data:
+        teacher, line = None, {}
+        if job.config.method == "ckd":
+            teacher, seconds = _teacher(job, data, folder)
+            test = data.images_in("test")
+            right = logits_of(teacher, data, test).argmax(-1) == data.image_label[test]
+            line = {"accuracy_teacher": float(right.mean()), "seconds_teacher": seconds}
+        run = train(
+            data, job.config, folder / job.name, teacher, progress=position is not None,
+            bar_position=position or 0, stop=_stop,
+        )
+        described = describe(data)
+    return {
+        "data": job.data, "variant": job.variant, "seed": job.config.seed, "described": described,
+        "leaky": data.leaky, "accuracy": [row["accuracy_test"] for row in run.history], **line,
+        "seconds": round(seconds_of(folder / job.name), 1),
+        "config": dataclasses.asdict(job.config), "teacher": job.teacher and "given",
+        "versions": versions(), "machine": machine(),
+    }
+
+
+def _teacher(job, data, folder):
+    """The teacher of a job, and the seconds that its training has taken here."""
+    if job.teacher:
+        return load_teacher(job.teacher, data), 0.0
+    path = folder / f"{job.data}-teacher-seed{job.config.seed}.h5"
+    start = time.perf_counter()
+    with locked(path, wait=True):                              # another job may be training it
+        if not path.exists():
+            teacher = trained(data, job.config.seed, progress=False, stop=_stop)
+            save_teacher(path, teacher, data.classes)
+    return load_teacher(path, data), round(time.perf_counter() - start, 1)
+
+
+def describe(data):
+    """One line on a data set: its classes and the sizes of its pools."""
+    images = ", ".join(f"{len(data.images_in(split))} {split}" for split in IMAGE_SPLITS)
+    recordings = ", ".join(
+        f"{len(data.recordings_in(split))} {split}" for split in ("train", "test")
+    )
+    return f"{len(data.classes)} classes; images: {images}; recordings: {recordings}"
+
+
+def versions():
+    """Those of this package, of Python and of the libraries that compute."""
+    names = "ckd_ref", "numpy", "scipy", "autograd"
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
+def machine():
+    """The kind of machine, in a few words."""
+    features = np._core._multiarray_umath.__cpu_features__
+    best = [name for name in ("AVX512F", "AVX2", "NEON") if features.get(name)]
+    return " ".join([platform.system(), platform.machine(), *best[:1]])
+
+
+def key(run):
+    """What identifies a Job or a line within a sweep: data, variant, configuration."""
+    if isinstance(run, Job):
+        return run.data, run.variant, json.dumps(dataclasses.asdict(run.config), sort_keys=True)
+    return run["data"], run["variant"], json.dumps(run["config"], sort_keys=True)
+
+
+def read_lines(path):
+    """The lines of finished runs in a file, none if there is no file.
+
+    A last line that was cut off, as by a power failure, is left out.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return []
+    texts = path.read_text(encoding="utf-8").split("\n")
+    lines = []
+    for number, text in enumerate(texts[:-1], 1):
+        try:
+            line = json.loads(text)
+            key(line)
+            lines.append(line)
+        except (ValueError, KeyError, TypeError):
+            raise FormatError(
+                f"{path}, line {number}: expected the JSON object of a run; remove the line, and "
+                "the sweep repeats it"
+            ) from None
+    return lines
+
+
+def _append(path, line):
+    lines = [*read_lines(path), line]
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
+
+
+def _progress(total, bars):
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="sweep", unit="run", disable=bars, smoothing=0)
+
+
+@contextlib.contextmanager
+def _executor(workers, scheduler):
+    """Yield an executor of `concurrent.futures`; when the block ends, what has not begun does not.
+
+    Ctrl-C, or an exception in the block, stops the runs of a pool of processes after their batch.
+    """
+    if scheduler:
+        with _cluster(scheduler) as pool:
+            yield pool
+        return
+    if workers < 1:
+        raise ValueError(f"expected at least one worker, got {workers}")
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, context, _start_worker, (context.RLock(), stop)
+    )
+    try:
+        yield pool
+    except concurrent.futures.process.BrokenProcessPool:
+        raise ChildProcessError(
+            "a process of the sweep was killed, perhaps for want of memory; the same command "
+            "resumes it, --workers 1 needs the least memory"
+        ) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; every run is saved") from None
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _cluster(address):
+    """Yield an executor of the workers of a dask.distributed scheduler."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ImportError(
+            "--scheduler needs dask.distributed: pip install 'ckd_ref[distributed]'"
+        ) from None
+    with Client(address, timeout=10) as client:
+        pool = client.get_executor(pure=False)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False)
+
+
+def _start_worker(screen, stop):
+    """Prepare a worker that ends with its parent, however that ends, and stops when told to.
+
+    Ctrl-C reaches both; the parent decides.
+    """
+    from tqdm import tqdm
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)                                            # safe: files are written atomically
+
+    prepare_process()
+    tqdm.set_lock(screen)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    global _stop
+    _stop = stop.is_set

@@ -1,0 +1,250 @@
+"""A teacher, its network or its logits: trained, saved, and checked once when it enters."""
+
+import hashlib
+
+import numpy as np
+from scipy.special import softmax
+
+from ..data import hdf5
+from ..data.errors import error_context
+from ..data.files import atomic_hdf5
+from ..events import FormatError
+from ..models import Teacher
+from ..teacher import TrainedTeacher, train_teacher
+
+
+def trained(data, seed=0, progress=True, stop=None):
+    """The small teacher, trained on the data; see `train_teacher`.
+
+    Parameters
+    ----------
+    data : PairedData
+    seed : int
+    progress : bool
+        Show a progress bar.
+    stop : function, optional
+        Asked before every batch; ends the training by KeyboardInterrupt when it returns True.
+
+    Returns
+    -------
+    teacher : TrainedTeacher
+    """
+    from tqdm import tqdm
+
+    with tqdm(desc="teacher", disable=not progress, unit="batch") as bar:
+        def watch(step, total, loss):
+            if stop and stop():
+                raise KeyboardInterrupt("stopped in the training of the teacher")
+            bar.total = total
+            if loss is not None:
+                bar.set_postfix(loss=f"{loss:.3f}")
+                bar.update()
+
+        teacher = train_teacher(data, seed, watch=watch)
+        bar.update()
+    return teacher
+
+
+def save_teacher(path, teacher, classes):
+    """Write a trained teacher's network and its class names to an HDF5 file.
+
+    Parameters
+    ----------
+    path : path-like
+    teacher : TrainedTeacher
+    classes : sequence of str
+        K names, in the order of its outputs.
+    """
+    with atomic_hdf5(path) as file:
+        hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
+        for group in ("params", "state"):
+            for name, array in getattr(teacher, group).items():
+                hdf5.write(file, f"{group}/{name}", array)
+
+
+def load_teacher(path, data):
+    """Read a teacher: a network that `save_teacher` wrote, or logits of `save_logits`.
+
+    Parameters
+    ----------
+    path : path-like
+    data : PairedData
+
+    Returns
+    -------
+    teacher : TrainedTeacher or (M, K) float32, classes in the order of the data's.
+
+    Raises
+    ------
+    FormatError, OSError
+        As `load_logits`; or a network for images of another size.
+    """
+    advice = "train a teacher on this data, or write logits with ckd_ref.save_logits"
+    with error_context(path, advice), hdf5.open_checked(path) as file:
+        if "logits" in file:
+            return load_logits(path, data)
+        order = _class_order(file, data)
+        net = Teacher(len(order), data.image_size)
+        params, state = (
+            {name: hdf5.dataset(file, f"{group}/{name}", array.dtype, array.shape)[()]
+             for name, array in tree.items()}
+            for group, tree in zip(("params", "state"), net.init(np.random.default_rng(0)))
+        )
+        for name, array in (params | state).items():
+            if not np.isfinite(array).all():
+                raise FormatError(f"expected finite numbers in {name}")
+    for name in ("head/w", "head/b"):
+        params[name] = np.ascontiguousarray(params[name][..., order])
+    return TrainedTeacher(net, params, state)
+
+
+def _class_order(file, data):
+    """For every class of the data, its position among the names in an open file."""
+    names = hdf5.dataset(file, "classes", "S", ("K",))[()]
+    classes = tuple(name.decode() for name in names)
+    if sorted(classes) != sorted(data.classes):
+        only = sorted(set(classes) ^ set(data.classes))
+        raise FormatError(
+            f"expected the classes of {data.path}, these are in one of the two only: {only}"
+        )
+    return [classes.index(name) for name in data.classes]
+
+
+def save_logits(path, logits, classes):
+    """Write a teacher's logits (M, K) and its class names to an HDF5 file.
+
+    Parameters
+    ----------
+    path : path-like
+    logits : (M, K) array of floats
+        One row per image of the data set.
+    classes : sequence of str
+        K names, in the order of the columns.
+    """
+    with atomic_hdf5(path) as file:
+        hdf5.write(file, "logits", logits)
+        hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
+
+
+def load_logits(path, data):
+    """Read the logits of any teacher for every image of the data, classes matched by name.
+
+    The file has two data sets with checksums, ``logits`` (floats) and ``classes`` (names as
+    bytes); see `save_logits`.
+
+    Parameters
+    ----------
+    path : path-like
+    data : PairedData
+
+    Returns
+    -------
+    logits : (M, K) float32, columns in the order of the data's classes.
+
+    Raises
+    ------
+    FormatError
+        Another format, damage, another number of images, other classes, NaN or Inf.
+    OSError
+        A file that is missing or unreadable.
+    """
+    advice = "write it with ckd_ref.save_logits"
+    with error_context(path, advice), hdf5.open_checked(path) as file:
+        order = _class_order(file, data)
+        shape = len(data.image_label), len(data.classes)
+        return check_logits(hdf5.dataset(file, "logits", "f", shape)[()][:, order], data)
+
+
+def check_logits(logits, data):
+    """Logits for every image of the data as float32, or a FormatError.
+
+    Parameters
+    ----------
+    logits : (M, K) array of floats
+    data : PairedData
+    """
+    expected = len(data.image_label), len(data.classes)
+    largest = np.finfo(np.float32).max
+    if logits is None or np.shape(logits) != expected or not (np.abs(logits) <= largest).all():
+        came = "none" if logits is None else f"shape {np.shape(logits)}"
+        raise FormatError(
+            f"expected finite teacher logits of shape {expected}, one row per image of the data "
+            f"set, got {came}; train a teacher on it first"
+        )
+    return np.asarray(logits, np.float32)
+
+
+def logits_of(teacher, data, images, batch=32):
+    """What a teacher says of images of the data, at these positions: (N, K) float32, checked.
+
+    Parameters
+    ----------
+    teacher : function or (M, K) array, see `BatchSampler`
+    data : PairedData
+    images : (N,) array of int
+    batch : int
+        How many images at a time a function is asked about.
+    """
+    if not callable(teacher):
+        return check_logits(teacher, data)[images]
+    parts = [teacher(data.images(images[i:i + batch])) for i in range(0, len(images), batch)]
+    logits, K = np.concatenate(parts), len(data.classes)
+    if logits.shape != (len(images), K) or not np.isfinite(logits).all():
+        raise FormatError(
+            f"expected finite logits (B, {K}) from the teacher for B images, got shape "
+            f"{logits.shape} for {len(images)}; train it again"
+        )
+    return np.asarray(logits, np.float32)
+
+
+def lesson(teacher, data, config):
+    """What the sampler is to use as a teacher, by ``config.teaching``; see `TEACHING`.
+
+    Parameters
+    ----------
+    teacher : function or (M, K) array, see `BatchSampler`
+    data : PairedData
+    config : Config
+
+    Returns
+    -------
+    teacher : function or (M, K) float32
+    digest : str
+        Of what it says of the static images.
+    """
+    if teacher is None:
+        check_logits(None, data)
+    static = data.images_in("static")
+    said = logits_of(teacher, data, static)                    # (N, K)
+    if config.teaching == "crop" and callable(teacher):
+        return teacher, f"function {hashlib.sha256(said).hexdigest()}"
+    logits = np.zeros((len(data.image_label), len(data.classes)), np.float32)
+    label, rng = data.image_label[static], np.random.default_rng([config.seed, 2])
+    logits[static] = {
+        "permuted": lambda: said[_of_the_same_class(label, rng)],
+        "wrong": lambda: said[_of_another_class(label, rng)],
+        "smoothed": lambda: _smoothed(said, label, config.temperature),
+    }.get(config.teaching, lambda: said)()
+    return logits, hashlib.sha256(logits).hexdigest()
+
+
+def _of_the_same_class(label, rng):
+    """For every image the position of one of its class: a random permutation within classes."""
+    position = np.arange(len(label))
+    for k in np.unique(label):
+        of_class = np.flatnonzero(label == k)
+        position[of_class] = rng.permutation(of_class)
+    return position
+
+
+def _of_another_class(label, rng):
+    """For every image the position of a random one of another class."""
+    return np.array([rng.choice(np.flatnonzero(label != k)) for k in label])
+
+
+def _smoothed(logits, label, temperature):
+    """Logits that are alike but for the true class, whose probability is the teacher's mean one."""
+    K = logits.shape[-1]
+    p = softmax(logits.astype(np.float64) / temperature, axis=-1)[np.arange(len(label)), label]
+    p = min(p.mean(), 1 - 1e-6)
+    return temperature * np.log(p * (K - 1) / (1 - p)) * np.eye(K)[label]
