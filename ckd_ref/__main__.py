@@ -74,6 +74,7 @@ def _parser():
         for field in dataclasses.fields(Config):
             if field.name != "method" or command is single:
                 _add_option(command, field)
+    compare.set_defaults(size=None)                            # that of the set, see _compare
 
     sweep = commands.add_parser(
         "sweep", help="run a list of variants and seeds, resumably; one line of JSON for each run"
@@ -128,8 +129,11 @@ def _config(args):
 
 
 def _compare(args):
+    from .data.glyphs import SETS
     from .run.comparison import compare
 
+    if args.size is None:
+        args.size = SETS[args.data].size if args.data in SETS else Config.size
     table = compare(args.data, _config(args), args.out, args.seeds, args.teacher, args.workers)
     print(table)
     print(f"Logs, checkpoints, curves.png and samples.png are in {args.out.resolve()}")

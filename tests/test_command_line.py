@@ -8,7 +8,7 @@ from scipy import stats
 from small import FLAGS
 
 from ckd_ref.__main__ import main
-from ckd_ref.run import comparison
+from ckd_ref.run import report
 
 # The command line
 
@@ -47,10 +47,10 @@ def test_problems_end_in_one_line(glyph_file, tmp_path, capsys, argv, match):
 
 def test_interval_is_that_of_students_t(rng):
     values = rng.normal(0.7, 0.1, 6).tolist()
-    mean, half = comparison.interval(values)
+    mean, half = report.interval(values)
     low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
 
 
 def test_one_seed_has_no_interval():
-    assert np.isnan(comparison.interval([0.5])[1])
+    assert np.isnan(report.interval([0.5])[1])

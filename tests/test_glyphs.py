@@ -1,4 +1,4 @@
-"""The embedded data set: its symbols exist, pictures follow from the seed, splits are disjoint."""
+"""The embedded data sets: characters exist, pictures follow from the seed, pools are disjoint."""
 
 import pathlib
 from dataclasses import replace
@@ -32,31 +32,36 @@ def arrays(path):
     return found
 
 
-def test_there_are_at_least_ten_classes():
-    assert len(glyphs.SYMBOLS) >= 10
+CLUTTER = [*glyphs.SHAPES, *glyphs.SYMBOLS.values()]
+
+
+@pytest.mark.parametrize("characters", glyphs.SETS)
+def test_there_are_at_least_ten_classes(characters):
+    assert len(glyphs.SETS[characters].characters) >= 10
 
 
 @pytest.mark.parametrize(
-    "characters", [glyphs.SYMBOLS.values(), glyphs.CLUTTER], ids=["glyphs", "clutter"]
+    "characters, face",
+    [(CLUTTER, glyphs.CLUTTER_FACE), *((glyphs.DIGITS.values(), face) for face in glyphs.FACES)],
 )
-def test_every_character_is_in_the_font(characters):
+def test_every_character_is_in_the_font(characters, face):
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
     charmap = FT2Font(
-        str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+        str(pathlib.Path(matplotlib.get_data_path(), f"fonts/ttf/{face}.ttf"))
     ).get_charmap()
     assert [c for c in characters if ord(c) not in charmap] == []
 
 
-def shape_of(character):
+def shape_of(character, face="DejaVuSans"):
     """The glyph that `draw` uses, 32 x 32."""
-    return np.asarray(glyphs._glyph(character, 64).resize((32, 32)))
+    return np.asarray(glyphs._glyph(character, face, 64).resize((32, 32)))
 
 
-def looks_like_another(characters):
+def looks_like_another(characters, face="DejaVuSans"):
     """Those whose shape differs on average by less than a tenth of full scale from a former one."""
-    shapes = [shape_of(c).astype(int) for c in characters]
+    shapes = [shape_of(c, face).astype(int) for c in characters]
     return [
         c
         for i, c in enumerate(characters)
@@ -71,10 +76,55 @@ def test_every_class_has_a_shape_of_its_own():
     assert looks_like_another(characters + missing) == missing[1:]
 
 
+@pytest.mark.parametrize("face", glyphs.FACES)
+def test_every_digit_has_a_shape_of_its_own(face):
+    assert looks_like_another(list(glyphs.DIGITS.values()), face) == []
+
+
+def test_no_two_faces_draw_the_same_digits():
+    pages = {np.stack([shape_of(c, face) for c in "0123456789"]).tobytes() for face in glyphs.FACES}
+    assert len(pages) == len(glyphs.FACES)
+
+
+def test_digits_are_bright_on_dark_and_never_mirrored(rng):
+    """Their mean V lies above that of the border, and a 7 has its corner on the right."""
+    plain = replace(glyphs.SETS["digits"].difficulty, clutter=0, noise=0, rotation=0, shear=0)
+    for _ in range(20):
+        V = value(glyphs.draw("seven", rng, 48, plain))
+        ink = V > (int(V.max()) + int(V[0, 0])) / 2
+        assert V[ink].mean() - V[~ink].mean() > 0.5 * 255
+        rows = np.flatnonzero(ink.any(axis=1))
+        foot = np.flatnonzero(ink[rows[-2]])
+        assert foot.mean() < np.flatnonzero(ink.any(axis=0)).mean(), "the foot is on the left"
+
+
+def test_the_face_is_drawn_for_every_picture():
+    one, other = (
+        glyphs.draw("four", np.random.default_rng(5), 48, replace(PLAIN, faces=(face,)))
+        for face in ("cmr10", "cmtt10")
+    )
+    assert (one != other).mean() > 0.05
+    usual = glyphs.SETS["digits"].difficulty
+    assert usual.faces == glyphs.FACES
+
+
+def test_digits_and_symbols_are_different_sets(tmp_path):
+    digits, symbols = (
+        glyphs.build(tmp_path / f"{name}.h5", **TINY | dict(static=5, events=None), characters=name)
+        for name in ("digits", "symbols")
+    )
+    with open_paired(digits) as data:
+        assert data.classes == tuple(glyphs.DIGITS) and len(data.recordings_in("train")) == 2 * 10
+    with open_paired(symbols) as data:
+        assert data.classes == tuple(glyphs.SYMBOLS) and len(data.recordings_in("train")) == 5 * 12
+    with pytest.raises(ValueError, match="digits, symbols, got 'letters'"):
+        glyphs.cached(tmp_path, **TINY, characters="letters")
+
+
 @pytest.mark.parametrize("pixels", [16, 64, 128])
 def test_a_glyph_is_cut_to_its_ink_within_an_empty_frame(pixels):
-    for character in glyphs.CLUTTER:
-        ink = np.asarray(glyphs._glyph(character, pixels)) > 0
+    for character in CLUTTER:
+        ink = np.asarray(glyphs._glyph(character, "DejaVuSans", pixels)) > 0
         assert max(ink.shape) == pixels + 2
         rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
         assert (rows[0], columns[0]) == (1, 1) and (rows[-1] + 2, columns[-1] + 2) == ink.shape
@@ -118,8 +168,10 @@ def test_without_difficulty_the_v_channel_is_the_symbol(name, rng):
     # The scale asked for.
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.8 * 48, abs=2)
     drawn = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    shapes = {other: np.asarray(glyphs._glyph(character, 64).resize(drawn.shape[::-1]))
-              for other, character in glyphs.SYMBOLS.items()}
+    shapes = {
+        other: np.asarray(glyphs._glyph(character, "DejaVuSans", 64).resize(drawn.shape[::-1]))
+        for other, character in glyphs.SYMBOLS.items()
+    }
     likeness = {
         other: max(
             np.corrcoef(drawn.ravel(), side.ravel())[0, 1] for side in (shape, shape[:, ::-1])
@@ -151,7 +203,7 @@ def test_hue_only_hides_the_symbol_from_v_but_not_from_rgb(rng):
     [
         ("rotation", 60), ("shear", 0.5), ("stretch", 0.5), ("shift", 0.3),
         ("scale", (0.3, 0.5)), ("texture", 0.3), ("clutter", 9), ("noise", 0.1),
-        ("contrast", (0.1, 0.2)), ("hue_only", 1.0),
+        ("contrast", (0.1, 0.2)), ("hue_only", 1.0), ("mirror", False), ("bright", True),
     ],
 )
 def test_every_knob_of_difficulty_changes_the_pictures(knob, hard):
@@ -238,7 +290,7 @@ def test_larger_pools_begin_with_the_smaller_ones(tiny, tmp_path):
 
 def test_cached_builds_once_and_names_the_file_after_its_parameters(tmp_path, monkeypatch):
     path = glyphs.cached(tmp_path / "new", **TINY)
-    assert path.name.startswith("glyphs-seed3-teacher1-static2-events1-test1-size16-")
+    assert path.name.startswith("symbols-seed3-teacher1-static2-events1-test1-size16-")
     monkeypatch.setattr(glyphs, "build", lambda path, *_: built.append(path.name))
     built = []
     assert glyphs.cached(tmp_path / "new", **TINY) == path and built == []
@@ -279,7 +331,8 @@ def test_a_seed_is_no_generator():
     [
         ("scale", (0, 0.5)), ("scale", 0.5), ("scale", (0.5, 0.4)), ("rotation", -1),
         ("contrast", (0.5, 1.5)), ("hue_only", float("nan")), ("clutter", 1.5),
-        ("clutter", float("inf")), ("noise", "much"), ("texture", 0.6),
+        ("clutter", float("inf")), ("noise", "much"), ("texture", 0.6), ("mirror", "yes"),
+        ("bright", 2), ("faces", ()), ("faces", ("Helvetica",)), ("faces", None),
     ],
 )
 def test_an_unusable_difficulty_is_refused(knob, wrong):

@@ -934,7 +934,7 @@ def test_bad_input_is_refused(call, message):
 
 
 def test_unknown_reading_is_refused(batch):
-    with pytest.raises(ValueError, match='reading "baseline" or "paper", got \'both\''):
+    with pytest.raises(ValueError, match='reading "paper" or "baseline", got \'both\''):
         ckd_loss(**batch | dict(reading="both"))
 
 

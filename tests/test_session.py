@@ -111,7 +111,7 @@ def test_ckd_needs_logits_for_every_image(glyph_data, random_logits):
 CHOSEN = dict(
     method="ckd",
     beta=0.25,
-    reading="paper",
+    reading="baseline",
     per_step=True,
     tau=0.4,
     v_th=0.8,

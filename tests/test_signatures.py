@@ -27,7 +27,7 @@ SIGNATURES = {
     "kd_loss": "(teacher_logits, student_logits, temperature=4.0)",
     "ckd_loss": "(static_logits, event_logits, features_s, features_d, labels, theta, "
     "teacher_logits=None, gamma=0.0, alpha=1.0, beta=1.0, temperature=4.0, lam=0.001, target=1.0, "
-    "reading='baseline', distill=None, kd_per_step=False)",
+    "reading='paper', distill=None, kd_per_step=False)",
     "dkd_loss": "(teacher, student, labels, alpha=1.0, beta=8.0, temperature=4.0)",
     "dist_loss": "(teacher, student, beta=1.0, gamma=1.0, temperature=1.0)",
     "luminet_loss": "(teacher, student, alpha=1.0, temperature=4.0)",
@@ -47,10 +47,10 @@ SIGNATURES = {
 
 DEFAULTS = dict(
     method="ckd", network="tiny", width=0.125, T=6, size=48, per_step=False, tau=0.5, v_th=1.0,
-    surrogate="triangle", surrogate_width=1.0, detach_reset=True, epochs=40, batches=12, batch=20,
-    rate=5e-3, warmup=2, decay=0.01, padding=4, alpha=1.0, beta=None, distillation="kd",
+    surrogate="triangle", surrogate_width=1.0, detach_reset=True, epochs=16, batches=30, batch=20,
+    rate=5e-3, warmup=1, decay=0.01, padding=4, alpha=1.0, beta=1.0, teaching="crop", distillation="kd",
     kd_weight=1.0, kd_per_step=False, temperature=4.0, threshold=None, slope=100.0, lam=1e-3,
-    target=1.0, reading="baseline", seed=0,
+    target=1.0, reading="paper", static_per_class=None, events_per_class=None, seed=0,
 )
 """The main job, and the settings of the results in the README."""
 

@@ -5,6 +5,7 @@ pixels of an image, the events of a recording and a row of logits encode split, 
 identity. What reaches the network, the loss and the optimiser is recorded over two epochs.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -45,7 +46,7 @@ def written_out(net, params, batch, config, gamma):
     logits = batch.teacher_logits if config.method == "ckd" else None
     total, _ = ckd_loss(
         static_logits, event_logits, features_s, features_d, batch.labels, params["theta"],
-        logits, gamma=gamma, beta=config.alignment, reading=config.reading,
+        logits, gamma=gamma, beta=config.beta, reading=config.reading,
     )
     return total
 
@@ -169,11 +170,15 @@ def test_eq11_logged_parts_add_up_to_the_logged_loss(glyph_data, random_logits):
         assert row["loss"] == pytest.approx(total, rel=1e-5), "Eq. (11) is the sum of its parts"
 
 
-def test_eq07_the_baseline_has_no_distillation_and_half_the_alignment(glyph_data, random_logits):
-    for row in fit(glyph_data, random_logits, "transfer").history:
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_eq07_the_baseline_is_ckd_without_its_teacher(glyph_data, random_logits, beta):
+    """Whatever else the configuration says holds for both, beta and the form of the total too."""
+    for row in fit(glyph_data, random_logits, "transfer", beta=beta).history:
         assert "kd" not in row
-        total = row["cls_s"] + 0.5 * row["da"] + row["cls_e"]
-        assert row["loss"] == pytest.approx(total, rel=1e-5), "Eq. (7) with beta = 0.5"
+        total = row["cls_s"] + beta * row["da"] + row["cls_e"]
+        assert row["loss"] == pytest.approx(total, rel=1e-5), f"Eq. (7) with beta = {beta}"
+    transfer, ckd = Config(method="transfer"), Config(method="ckd")
+    assert dataclasses.replace(transfer, method="ckd") == ckd
 
 
 def test_eq10_distillation_ends_in_the_middle_by_default(glyph_data, random_logits):
@@ -182,10 +187,11 @@ def test_eq10_distillation_ends_in_the_middle_by_default(glyph_data, random_logi
 
 
 def test_eq10_a_weight_of_zero_makes_ckd_the_baseline(glyph_data, random_logits):
-    off = fit(glyph_data, random_logits, "ckd", beta=0.5, threshold=-1000.0)
     baseline = fit(glyph_data, random_logits, "transfer")
-    for name in off.params:
-        assert off.params[name].tobytes() == baseline.params[name].tobytes(), name
+    for nothing in (dict(threshold=-1000.0), dict(kd_weight=0.0)):
+        off = fit(glyph_data, random_logits, "ckd", **nothing)
+        for name in off.params:
+            assert off.params[name].tobytes() == baseline.params[name].tobytes(), (nothing, name)
 
 
 def test_events_alone_ignore_images_and_theta(glyph_data, random_logits):
@@ -361,6 +367,56 @@ def test_teacher_logits_are_those_of_the_image(recorded):
         assert set(data.image_split[given]) == {"static"}
         assert (data.image_label[given] == batch.labels).all()
         assert (batch.teacher_logits == LOGITS[given]).all()
+
+
+def test_teacher_sees_the_crop_of_the_student():
+    """The V channel of what a teacher in the loop is asked about is the student's static frame."""
+    data, config = Encoded(), Config(width=0.0625, **WHOLE | dict(padding=3))
+    asked = []
+
+    def teacher(images):
+        asked.append(images)
+        return images[:, 8, 8, :2]
+
+    sampler = BatchSampler(data, config, teacher)
+    batch = sampler.draw(0, 0, np.random.default_rng(0))     # nothing is replaced in the first
+    images, = asked
+    assert (images.max(axis=-1) == batch.static[0, ..., 0]).all(), "the same crop of the image"
+    assert (batch.teacher_logits == images[:, 8, 8, :2]).all()
+    late = sampler.draw(2, 1, np.random.default_rng(0))
+    assert (asked[1] == images).all(), "of the image, also where an event sample replaces it"
+    assert (late.static != batch.static).any()
+
+
+def test_a_teacher_in_the_loop_changes_no_draw():
+    data, config = Encoded(), Config(width=0.0625, **WHOLE | dict(padding=3))
+    drawn = [
+        BatchSampler(data, config, teacher).draw(0, 0, np.random.default_rng(0))
+        for teacher in (None, LOGITS, lambda images: images[:, 0, 0, :2])
+    ]
+    for other in drawn[1:]:
+        assert (other.static == drawn[0].static).all() and (other.events == drawn[0].events).all()
+
+
+@pytest.mark.parametrize("images, recordings", [(1, 2), (3, 1), (None, None)])
+def test_pools_can_be_cut_to_their_first_samples(images, recordings):
+    """Of every class, in the order of the file."""
+    data = Encoded()
+    config = Config(**WHOLE, static_per_class=images, events_per_class=recordings)
+    batches = [BatchSampler(data, config).draw(0, 0, np.random.default_rng(k)) for k in range(9)]
+    for pool, label, count, seen in (
+        (data.images_in("static"), data.image_label, images,
+         {int(i) for batch in batches for i in image_of(batch.static)}),
+        (data.recordings_in("train"), data.event_label, recordings,
+         {int(i) for batch in batches for i in recording_of(batch.events)}),
+    ):
+        first = [pool[label[pool] == k][:count] for k in np.unique(label)]
+        assert seen == set(np.concatenate(first).tolist())
+
+
+def test_a_pool_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="at least 99 samples of every class, got"):
+        BatchSampler(Encoded(), Config(**WHOLE, static_per_class=99))
 
 
 def test_replacement_changes_neither_the_pairs_nor_their_logits():

@@ -148,19 +148,21 @@ FACES = (
 
 
 class Glyphs(typing.NamedTuple):
-    """An embedded data set: its characters by class, what varies, and recordings per class."""
+    """An embedded data set: its characters by class, what varies, and the usual numbers of pixels
+    and of recordings per class."""
 
     characters: dict
     difficulty: Difficulty
+    size: int
     events: int
 
 
 SETS = {
-    "digits": Glyphs(DIGITS, events=2, difficulty=Difficulty(
+    "digits": Glyphs(DIGITS, size=32, events=2, difficulty=Difficulty(
         mirror=False, contrast=(0.6, 0.9), bright=True, hue_only=0.0, texture=0.05, clutter=1,
         noise=0.02, faces=FACES,
     )),
-    "symbols": Glyphs(SYMBOLS, events=5, difficulty=Difficulty()),
+    "symbols": Glyphs(SYMBOLS, size=48, events=5, difficulty=Difficulty()),
 }
 """The embedded data sets by name."""
 
@@ -290,7 +292,7 @@ def build(
     static=30,
     events=None,
     test=40,
-    size=48,
+    size=None,
     difficulty=None,
     progress=True,
     characters="symbols",
@@ -311,8 +313,9 @@ def build(
     events : int, optional
         Recordings per class for training: films of the first pictures of the static stream. All
         test pictures are filmed as well. Default: that of the set in `SETS`.
-    size : int
-        Rows and columns of the pictures and of the sensor, at least 16 pixels.
+    size : int, optional
+        Rows and columns of the pictures and of the sensor, at least 16 pixels. Default: that of
+        the set in `SETS`.
     difficulty : Difficulty, optional
         Default: that of the set in `SETS`.
     progress : bool
@@ -339,6 +342,7 @@ def build(
     path = pathlib.Path(path)
     chosen = _chosen(characters)
     events = chosen.events if events is None else events
+    size = chosen.size if size is None else size
     difficulty = difficulty or chosen.difficulty
     seed, teacher, static, events, test, size = _check(seed, teacher, static, events, test, size)
     names = list(chosen.characters)
@@ -370,7 +374,7 @@ def cached(
     static=30,
     events=None,
     test=40,
-    size=48,
+    size=None,
     difficulty=None,
     progress=True,
     characters="symbols",
@@ -391,6 +395,7 @@ def cached(
     """
     chosen = _chosen(characters)
     events = chosen.events if events is None else events
+    size = chosen.size if size is None else size
     difficulty = difficulty or chosen.difficulty
     seed, teacher, static, events, test, size = _check(seed, teacher, static, events, test, size)
     if folder is None:
@@ -407,9 +412,8 @@ def cached(
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, wait=True):
             if not path.exists():  # another process may have built it meanwhile
-                build(
-                    path, seed, teacher, static, events, test, size, difficulty, progress, characters
-                )
+                build(path, seed, teacher, static, events, test, size, difficulty, progress,
+                      characters)
     return path
 
 

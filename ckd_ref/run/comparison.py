@@ -7,7 +7,7 @@ import pathlib
 from ..data import glyphs
 from ..data.files import atomic_write
 from . import plots
-from .report import ladder_table
+from .report import variants_table
 from .sweep import LADDER, Job, sweep
 
 
@@ -58,7 +58,7 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     with jobs[0].open() as first:
         plots.samples(folder / "samples.png", first, config.T, config.size)
     lines = sweep(jobs, folder, folder / "runs.jsonl", workers, bars=True)
-    text = ladder_table(lines)
+    text = variants_table(lines)
     with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     histories = {variant: [] for variant in LADDER}

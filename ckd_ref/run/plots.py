@@ -61,6 +61,32 @@ def learning_curves(path, histories):
     _save(figure, path)
 
 
+def differences(path, found):
+    """Draw differences in accuracy, one row each: every seed, mean and 95 % interval, as PNG.
+
+    Parameters
+    ----------
+    path : path of the picture
+    found : list of (label, list of float)
+    """
+    from scipy import stats
+
+    figure = _figure((8, 0.32 * len(found) + 0.9))
+    axis = figure.subplots()
+    for row, (_, values) in enumerate(found):
+        points = 100 * np.array(values)
+        axis.plot(points, np.full(len(points), row), "o", ms=3, color="tab:gray", alpha=0.5)
+        if len(points) > 1:
+            half = stats.t.ppf(0.975, len(points) - 1) * stats.sem(points)
+            axis.errorbar(points.mean(), row, xerr=half, fmt="D", ms=5, capsize=4, color="tab:red")
+    axis.axvline(0, color="black", lw=0.8)
+    axis.set_yticks(range(len(found)), [label for label, _ in found])
+    axis.invert_yaxis()
+    axis.set_xlabel("difference in final accuracy, points")
+    axis.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
 def samples(path, data, T=6, size=48, rows=3):
     """Draw pairs as the methods see them, as PNG: image, V, frames, and the events in 3D.
 

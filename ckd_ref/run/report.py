@@ -1,12 +1,73 @@
 """Tables and figures of finished runs, from their lines alone."""
 
 import math
+import pathlib
+import tomllib
 
 from scipy import stats
 
+from ..data.files import atomic_write
+from . import plots
+from .sweep import LADDER, read_lines, spec_variants
+
 SPREAD = 0.03
-"""Standard deviation between seeds of the difference of two variants of the ladder on the digits,
-from the validation runs: what a single seed cannot show."""
+"""Standard deviation between seeds of the difference of two variants on the digits, from the
+validation runs of tutorials/protocol.md: what a single seed cannot show."""
+
+STEPS = {
+    "static": ("static", "events"),
+    "transfer": ("transfer", "static"),
+    "ckd": ("ckd", "transfer"),
+    "published": ("ckd", "published"),
+}
+"""What is compared on the ladder, by the variant in whose row it stands."""
+
+
+def report(folder):
+    """Write ``README.md`` and ``differences.png`` from the sweeps in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        With ``NAME.toml`` and ``NAME.jsonl`` of every sweep. Variants of different sweeps on data
+        of one name are compared with each other.
+
+    Returns
+    -------
+    text : str, Markdown
+    """
+    folder = pathlib.Path(folder)
+    lines, sections = [], []
+    specs = sorted(path for path in folder.glob("*.toml") if path.with_suffix(".jsonl").exists())
+    for path in specs:
+        lines += read_lines(path.with_suffix(".jsonl"))
+    if not lines:
+        raise FileNotFoundError(f"{folder}: expected NAME.toml and NAME.jsonl of a sweep, got none")
+    for path in specs:
+        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+        shown = [spec["reference"]] if "reference" in spec else []
+        shown += spec_variants(spec)
+        chosen = [line for line in lines
+                  if line["data"] in spec["data"] and line["variant"] in shown]
+        chosen.sort(key=lambda line: shown.index(line["variant"]))
+        title = spec.get("title", path.stem)
+        command = f"`python -m ckd_ref sweep tutorials/results/{path.name} --out OUT`"
+        sections.append(
+            f"## {title}\n\n{command}\n\n{variants_table(chosen, spec.get('reference'))}"
+        )
+    if leakage := leakage_table(lines):
+        sections.append(f"## What a leaky split gives\n\n{leakage}")
+    head = (
+        "# Results\n\nMade by `python -m ckd_ref report` from the lines in this folder, one for "
+        "each run; [the protocol](../protocol.md) came first. ± is a 95 % confidence interval "
+        "over seeds, p is from a paired t-test; accuracies are final ones, in percent of the test "
+        "recordings.\n\n![Differences](differences.png)\n"
+    )
+    text = "\n".join([head, *sections])
+    plots.differences(folder / "differences.png", all_differences(lines))
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
 
 
 def interval(values):
@@ -28,6 +89,12 @@ def seeds_needed(effect, spread, power=0.8, level=0.05):
         Mean of the differences.
     spread : float > 0
         Their standard deviation.
+    power, level : float in (0, 1)
+        Probability of seeing the effect, and of seeing one where there is none.
+
+    Returns
+    -------
+    n : int
     """
     for n in range(2, 10000):
         limit = stats.t.ppf(1 - level / 2, n - 1)
@@ -52,77 +119,142 @@ def difference(lines, data, variant, other, other_data=None):
     return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
 
-def ladder_table(lines, reference=None):
+def variants_table(lines, reference=None):
     """One table in Markdown for every data set: accuracies, and differences with their tests.
 
     Parameters
     ----------
     lines : list of dict, see `run_job`
+        In the order in which variants are to be shown.
     reference : str, optional
-        The variant from which every other is subtracted. Default: from each variant the one
-        before it; from the last of a ladder, ``published``, its `ckd`, the other way round.
+        The variant from which all others are subtracted. Default: the steps of the ladder.
     """
-    variants = list(dict.fromkeys(line["variant"] for line in lines))
     parts = []
     for data in dict.fromkeys(line["data"] for line in lines):
         of_data = [line for line in lines if line["data"] == data]
-        rows = [_row(of_data, data, variant, _pair(variants, variant, reference))
-                for variant in variants if final(of_data, data, variant)]
-        seeds = sorted({line["seed"] for line in of_data})
+        variants = list(dict.fromkeys(line["variant"] for line in of_data))
+        seeds = {line["seed"] for line in of_data}
         head = ["| variant | final accuracy | best epoch | difference | time |",
                 "|---|---|---|---|---|"]
+        rows = [_row(of_data, data, variant, reference, variants) for variant in variants]
         parts.append("\n".join([_title(of_data, data, seeds), "", *head, *rows, *_note(seeds)]))
     return "\n\n".join(parts) + "\n"
 
 
 def _title(lines, data, seeds):
     config = lines[0]["config"]
+    updates = config["epochs"] * config["batches"]
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
     teachers = [line["accuracy_teacher"] for line in lines if "accuracy_teacher" in line]
     teacher = f"; teacher {_percent(teachers)} of the test images" if teachers else ""
     return (
         f"**{data}**: {lines[0]['described']}; network {config['network']}, width "
-        f"{config['width']:g}, T = {config['T']}, {config['epochs'] * config['batches']} updates of "
+        f"{config['width']:g}, T = {config['T']}, size {config['size']}, {updates} updates of "
         f"{config['batch']}; {count}{teacher}."
     )
 
 
-def _pair(variants, variant, reference):
-    """The two variants whose difference stands in a row, or None."""
-    if reference:
-        return None if variant == reference else (variant, reference)
-    if variant == "published":
-        return ("ckd", "published") if "ckd" in variants else None
-    place = variants.index(variant)
-    return (variant, variants[place - 1]) if place else None
-
-
-def _row(lines, data, variant, pair):
+def _row(lines, data, variant, reference, variants):
     of_variant = [line for line in lines if line["variant"] == variant]
     values = [line["accuracy"][-1] for line in of_variant]
     best = [max(line["accuracy"]) for line in of_variant]
     seconds = sum(line["seconds"] for line in of_variant) / len(of_variant)
+    pair = (variant, reference) if reference else _step(variant, variants)
     shown = ""
-    if pair and (differences := difference(lines, data, *pair)):
-        shown = f"{pair[0]} - {pair[1]}: {_tested(differences)}"
+    if pair and pair[0] != pair[1] and (values_of := difference(lines, data, *pair)):
+        shown = f"{pair[0]} - {pair[1]}: {tested(values_of)}"
     return f"| {variant} | {_percent(values)} | {_percent(best)} | {shown} | {seconds:.0f} s |"
+
+
+def _step(variant, variants):
+    """The step of the ladder in a variant's row; where one is left out, from the one before."""
+    above, below = STEPS.get(variant, (variant, None))
+    if above not in variants:
+        return None
+    if below in variants:
+        return above, below
+    place = variants.index(above)
+    return (above, variants[place - 1]) if place else None
 
 
 def _note(seeds):
     if len(seeds) > 1:
         return []
-    return ["", f"One seed cannot show differences below {100 * 2 * SPREAD:.0f} points: between "
-            f"seeds they vary with a standard deviation of about {100 * SPREAD:.0f}."]
+    points = 100 * SPREAD
+    return ["", f"One seed cannot show differences below {2 * points:.0f} points: between seeds "
+            f"they vary with a standard deviation of about {points:.0f}."]
+
+
+def ladder_table(lines):
+    """The ladder of every data set in a row: accuracies, and each step with its test."""
+    names = [name for name in LADDER if name != "published"]
+    head = ["| data | seeds | events | + static stream | + alignment = transfer | + teacher = ckd |"
+            " ckd - published |", "|---" * 7 + "|"]
+    rows = []
+    for data in dict.fromkeys(line["data"] for line in lines if not line["leaky"]):
+        if not all(final(lines, data, name) for name in ("events", "transfer", "ckd")):
+            continue
+        there = [name for name in names if final(lines, data, name)]
+        cells = []
+        for name in names:
+            values = list(final(lines, data, name).values())
+            cell = _percent(values) if values else ""
+            pair = _step(name, there) if values else None
+            if pair:
+                cell += f"<br/>{tested(difference(lines, data, *pair))}"
+            cells.append(cell)
+        published = difference(lines, data, "ckd", "published")
+        cells.append(tested(published) if published else "")
+        seeds = len(final(lines, data, "ckd"))
+        rows.append(f"| {data} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def leakage_table(lines):
+    """What the leaky split of a data set adds to each variant, or an empty text."""
+    rows = []
+    for leaky in dict.fromkeys(line["data"] for line in lines if line["leaky"]):
+        clean = leaky.removesuffix("-leaky")
+        for variant in dict.fromkeys(line["variant"] for line in lines if line["data"] == leaky):
+            differences = difference(lines, leaky, variant, variant, clean)
+            if differences:
+                accuracies = [_percent(list(final(lines, data, variant).values()))
+                              for data in (clean, leaky)]
+                rows.append(f"| {clean} | {variant} | {accuracies[0]} | {accuracies[1]} | "
+                            f"{tested(differences)} | {len(differences)} |")
+    if not rows:
+        return ""
+    head = ["| data | variant | split by identity | leaky split | difference | seeds |",
+            "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def all_differences(lines):
+    """(label, differences) of every step of every ladder and of every leaky split."""
+    found = []
+    for data in dict.fromkeys(line["data"] for line in lines if not line["leaky"]):
+        there = list(dict.fromkeys(line["variant"] for line in lines if line["data"] == data))
+        for variant in LADDER:
+            pair = _step(variant, [name for name in LADDER if name in there])
+            values = difference(lines, data, *pair) if pair and variant in there else []
+            if values:
+                found.append((f"{data}: {pair[0]} - {pair[1]}", values))
+    for leaky in dict.fromkeys(line["data"] for line in lines if line["leaky"]):
+        clean = leaky.removesuffix("-leaky")
+        for variant in dict.fromkeys(line["variant"] for line in lines if line["data"] == leaky):
+            if values := difference(lines, leaky, variant, variant, clean):
+                found.append((f"{clean}: {variant}, leaky - clean", values))
+    return found
 
 
 def _percent(values, sign=""):
     mean, half = interval(values)
     text = f"{100 * mean:{sign}.1f}"
-    return f"{text} %" if math.isnan(half) else f"{text} ± {100 * half:.1f} %"
+    return text if math.isnan(half) else f"{text} ± {100 * half:.1f}"
 
 
-def _tested(differences):
-    """Mean difference with its interval, and the p-value of the paired t-test."""
+def tested(differences):
+    """Mean difference in points with its interval, and the p-value of the paired t-test."""
     if len(set(differences)) < 2:
         return _percent(differences, "+")
     p = stats.ttest_1samp(differences, 0).pvalue

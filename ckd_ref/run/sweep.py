@@ -73,7 +73,10 @@ class Job:
         """The data of this job."""
         path = self.path
         if path in glyphs.SETS:
-            path = glyphs.cached(seed=self.config.seed, characters=path, progress=False)
+            config = self.config
+            path = glyphs.cached(
+                seed=config.seed, size=config.size, characters=path, progress=False
+            )
         return open_paired(path)
 
 
@@ -84,7 +87,8 @@ def read_spec(path):
     sets; ``[options]``, fields of `Config` for all runs; ``[variants.NAME]``, those of each
     variant, or ``variants = [NAMES]`` of `LADDER`; ``[grid]``, lists of values for fields, of
     which every combination is run; and ``[teachers]``, files by the name of the data. Only the
-    first two have to be there.
+    first two have to be there. ``title`` and ``reference``, the variant that all others are
+    compared with, are for `report`.
 
     Parameters
     ----------
@@ -103,12 +107,10 @@ def read_spec(path):
     try:
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
         first, count = spec["seeds"]
-        known = {"seeds", "data", "options", "variants", "grid", "teachers", "reference"}
+        known = {"title", "seeds", "data", "options", "variants", "grid", "teachers", "reference"}
         if unknown := set(spec) - known:
             raise ValueError(f"expected the keys {', '.join(sorted(known))}, got {unknown}")
-        variants = spec.get("variants", list(LADDER))
-        if isinstance(variants, list):
-            variants = {name: LADDER[name] for name in variants}
+        variants = spec_variants(spec)
         grid = spec.get("grid", {})
         cells = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
         jobs = []
@@ -128,6 +130,14 @@ def read_spec(path):
             f"{path}: expected a sweep with seeds = [FIRST, COUNT] and a table [data], "
             f"got {type(error).__name__}: {error}"
         ) from None
+
+
+def spec_variants(spec):
+    """Options of each variant of a spec, by its name; by default the ladder."""
+    variants = spec.get("variants", list(LADDER))
+    if isinstance(variants, list):
+        variants = {name: LADDER[name] for name in variants}
+    return variants
 
 
 def sweep(jobs, folder, lines, workers=1, scheduler=None, bars=False):

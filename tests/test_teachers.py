@@ -4,14 +4,24 @@ import h5py
 import numpy as np
 import pytest
 from autograd.tracer import getval
+from scipy.special import softmax
 
 from ckd_ref import teacher
+from ckd_ref.config import Config
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.models import Teacher
-from ckd_ref.run.teachers import check_logits, load_logits, save_logits
+from ckd_ref.run.teachers import (
+    check_logits,
+    lesson,
+    load_logits,
+    load_teacher,
+    logits_of,
+    save_logits,
+    save_teacher,
+)
 from ckd_ref.schedules import learning_rate
-from ckd_ref.teacher import train_teacher
+from ckd_ref.teacher import TrainedTeacher, train_teacher
 
 
 def test_logits_are_matched_by_class_name(glyph_data, random_logits, tmp_path):
@@ -60,6 +70,115 @@ def test_other_files_are_no_logits(glyph_data, random_logits, glyph_file, tmp_pa
         load_logits(tmp_path / "none.h5", glyph_data)
 
 
+# A network as a file
+
+
+@pytest.fixture
+def small_teacher(glyph_data):
+    return train_teacher(glyph_data, epochs=1, padding=1)
+
+
+def test_a_saved_teacher_says_the_same_and_its_classes_are_matched(
+    glyph_data, small_teacher, tmp_path
+):
+    order = np.random.default_rng(1).permutation(len(glyph_data.classes))
+    params = dict(small_teacher.params)
+    for name in ("head/w", "head/b"):
+        params[name] = params[name][..., order]
+    shuffled = TrainedTeacher(small_teacher.net, params, small_teacher.state)
+    save_teacher(tmp_path / "t.h5", shuffled, [glyph_data.classes[i] for i in order])
+    images = glyph_data.images([0, 5, 9])
+    assert (load_teacher(tmp_path / "t.h5", glyph_data)(images) == small_teacher(images)).all()
+
+
+def test_a_teacher_of_other_images_or_classes_is_refused(glyph_data, small_teacher, tmp_path):
+    save_teacher(tmp_path / "t.h5", small_teacher, [*glyph_data.classes[:-1], "zebra"])
+    with pytest.raises(FormatError, match="t.h5: .*zebra"):
+        load_teacher(tmp_path / "t.h5", glyph_data)
+    larger = Teacher(len(glyph_data.classes), 32)
+    other = TrainedTeacher(larger, *larger.init(np.random.default_rng(0)))
+    save_teacher(tmp_path / "t.h5", other, glyph_data.classes)
+    with pytest.raises(FormatError, match="t.h5: params/head/w: expected the shape"):
+        load_teacher(tmp_path / "t.h5", glyph_data)
+    broken = TrainedTeacher(
+        small_teacher.net, small_teacher.params | {"head/b": np.full(12, np.nan, np.float32)},
+        small_teacher.state,
+    )
+    save_teacher(tmp_path / "t.h5", broken, glyph_data.classes)
+    with pytest.raises(FormatError, match="t.h5: expected finite numbers in head/b"):
+        load_teacher(tmp_path / "t.h5", glyph_data)
+
+
+def test_logits_are_a_teacher_as_well(glyph_data, random_logits, tmp_path):
+    save_logits(tmp_path / "l.h5", random_logits, glyph_data.classes)
+    assert np.array_equal(load_teacher(tmp_path / "l.h5", glyph_data), random_logits)
+
+
+# What the student is told
+
+
+def taught(teaching, logits, data, **changes):
+    """What `lesson` gives the sampler, for the static images alone, and their labels."""
+    told, _ = lesson(logits, data, Config(teaching=teaching, **changes))
+    static = data.images_in("static")
+    return told[static], logits[static], data.image_label[static]
+
+
+def test_permuted_logits_are_those_of_the_class_but_of_other_images(glyph_data, random_logits):
+    told, own, label = taught("permuted", random_logits, glyph_data)
+    assert (told != own).any(axis=1).mean() > 0.3
+    for k in np.unique(label):
+        rows = [sorted(map(tuple, logits[label == k])) for logits in (told, own)]
+        assert rows[0] == rows[1], "a permutation within the class"
+
+
+def test_wrong_logits_are_those_of_another_class(glyph_data, random_logits):
+    told, own, label = taught("wrong", random_logits, glyph_data)
+    source = [int(np.flatnonzero((own == row).all(axis=1))[0]) for row in told]
+    assert (label[source] != label).all()
+    assert len(set(label[source])) > 6, "drawn from all other classes"
+
+
+def test_smoothed_logits_know_the_label_and_the_mean_confidence_alone(glyph_data, random_logits):
+    told, own, label = taught("smoothed", random_logits, glyph_data, temperature=2.0)
+    p = softmax(told / 2.0, axis=1)
+    mean = softmax(own / 2.0, axis=1)[np.arange(len(own)), label].mean()
+    assert p[np.arange(len(p)), label] == pytest.approx(mean, rel=1e-5)
+    rest = p[np.arange(12) != label[:, None]]
+    assert rest == pytest.approx((1 - mean) / 11, rel=1e-5), "all other classes alike"
+
+
+def test_a_teacher_in_the_loop_or_of_the_whole_image(glyph_data, small_teacher):
+    static = glyph_data.images_in("static")
+    said = small_teacher(glyph_data.images(static))
+    assert lesson(small_teacher, glyph_data, Config())[0] is small_teacher
+    told, digest = lesson(small_teacher, glyph_data, Config(teaching="image"))
+    assert told[static] == pytest.approx(said, rel=1e-5, abs=1e-6)
+    assert digest != lesson(small_teacher, glyph_data, Config())[1], "another run"
+    other = TrainedTeacher(
+        small_teacher.net, small_teacher.params | {"head/b": np.ones(12, np.float32)},
+        small_teacher.state,
+    )
+    assert lesson(other, glyph_data, Config())[1] != lesson(small_teacher, glyph_data, Config())[1]
+
+
+def test_controls_depend_on_the_seed_alone(glyph_data, random_logits):
+    a, same, b = (
+        lesson(random_logits, glyph_data, Config(teaching="permuted", seed=seed))[0]
+        for seed in (0, 0, 1)
+    )
+    assert (a == same).all() and (a != b).any()
+
+
+@pytest.mark.parametrize("bad", [
+    lambda images: np.full((len(images), 12), np.nan),
+    lambda images: np.zeros((len(images), 3)),
+])
+def test_a_teacher_that_says_something_unusable_is_refused(glyph_data, bad):
+    with pytest.raises(FormatError, match=r"finite logits \(B, 12\) from the teacher"):
+        logits_of(bad, glyph_data, np.arange(5))
+
+
 # The teacher
 
 
@@ -76,7 +195,8 @@ def test_teacher_learns_what_colours_show(tmp_path, rng):
         for k in range(2):
             writer.add_recording(events, k, k, "train")
     with open_paired(tmp_path / "hue.h5") as data:
-        logits, again = (train_teacher(data, epochs=3, batch=8, padding=1) for _ in range(2))
+        pair = [train_teacher(data, epochs=3, batch=8, padding=1) for _ in range(2)]
+        logits, again = (teacher(data.images(np.arange(60))) for teacher in pair)
         check_logits(logits, data)
         test = data.images_in("test")
         assert np.mean(logits[test].argmax(1) == data.image_label[test]) > 0.9
@@ -129,15 +249,15 @@ def recorded(monkeypatch):
         monkeypatch.setattr(Teacher, "apply", applied)
         monkeypatch.setattr(teacher, "cross_entropy", labelled)
         monkeypatch.setattr(teacher, "adamw", updated)
-        logits = train_teacher(Pictures(), watch=lambda *seen: reports.append(seen), **options)
+        train_teacher(Pictures(), watch=lambda *seen: reports.append(seen), **options)
         monkeypatch.undo()
-        return batches, updates, reports, logits
+        return batches, updates, reports
 
     return run
 
 
 def test_a_teacher_sees_every_image_of_its_pools_at_most_once_per_epoch(recorded):
-    batches, _, _, logits = recorded(epochs=3, batch=4, padding=1)
+    batches, _, _ = recorded(epochs=3, batch=4, padding=1)
     assert len(batches) == 3 * 4, "17 images make 4 batches of 4"
     pool = set(range(17))
     orders = []
@@ -149,17 +269,16 @@ def test_a_teacher_sees_every_image_of_its_pools_at_most_once_per_epoch(recorded
     assert orders[0] != orders[1], "another order in every epoch"
     for batch in batches:
         assert (batch["labels"] == Pictures.image_label[batch["images"]]).all()
-    assert logits.shape == (22, 2), "logits for every image, test images included"
 
 
 def test_a_teacher_counts_its_steps_and_follows_the_learning_rate(recorded):
-    _, updates, _, _ = recorded(epochs=3, batch=8, rate=0.01)
+    _, updates, _ = recorded(epochs=3, batch=8, rate=0.01)
     rates = [learning_rate(epoch, 3, 0.01, warmup_epochs=1) for epoch in (0, 0, 1, 1, 2, 2)]
     assert updates == list(zip(range(1, 7), rates))
 
 
 def test_a_teacher_reports_its_steps_and_mean_losses(recorded):
-    batches, _, reports, _ = recorded(epochs=2, batch=8)
+    batches, _, reports = recorded(epochs=2, batch=8)
     assert [report[:2] for report in reports] == [(k, 4) for k in range(4)]
     losses = [batch["loss"] for batch in batches]
     assert reports[0][2] is None
@@ -172,7 +291,10 @@ def test_a_small_pool_makes_one_batch(recorded):
 
 
 def test_another_seed_is_another_teacher():
-    a, b, same = (train_teacher(Pictures(), seed, epochs=1, batch=8) for seed in (0, 1, 0))
+    images = Pictures().images([0, 1])
+    a, b, same = (
+        train_teacher(Pictures(), seed, epochs=1, batch=8)(images) for seed in (0, 1, 0)
+    )
     assert (a == same).all() and (a != b).any()
 
 
