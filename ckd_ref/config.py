@@ -76,7 +76,7 @@ class Config:
     kd_per_step: bool = _option(False, "distil every time step instead of their mean")
     temperature: float = _option(4.0, "temperature of the distillation")
     threshold: float = _option(
-        None, "epoch at which the distillation's weight is 1/2 (default: the middle)"
+        None, "epoch at which the distillation's weight is 1/2 (default: after three quarters)"
     )
     slope: float = _option(100.0, "how abruptly that weight falls")
     lam: float = _option(1e-3, "TET's share of the regulariser")
@@ -108,8 +108,8 @@ class Config:
 
     @property
     def switch(self):
-        """e_th of Eq. (10), or the middle of the training."""
-        return (self.epochs - 1) / 2 if self.threshold is None else self.threshold
+        """e_th of Eq. (10), or three quarters of the training."""
+        return 0.75 * self.epochs - 0.5 if self.threshold is None else self.threshold
 
     def neuron(self):
         """Settings of the student's neurons."""

@@ -16,7 +16,7 @@ import pytest
 
 from ckd_ref import training
 from ckd_ref.__main__ import main
-from ckd_ref.config import METHODS, Config
+from ckd_ref.config import Config
 from ckd_ref.data import glyphs
 from ckd_ref.data.files import locked
 from ckd_ref.data.paired import open_paired
@@ -24,6 +24,7 @@ from ckd_ref.events import FormatError
 from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint, load_latest
 from ckd_ref.run.session import train
+from ckd_ref.run.sweep import LADDER
 
 resource = pytest.importorskip("resource", reason="needs POSIX: limits, signals, fork")
 
@@ -191,31 +192,33 @@ def test_a_second_ctrl_c_does_not_wait():
 def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(path, tmp_path, whole, capsys):
     argv = ["compare", str(path), "--seeds", "2", "--workers", "2", "--out", str(tmp_path), *FLAGS]
     process = command(*argv)
-    wait_for(tmp_path / "ckd-seed0" / "checkpoint.h5", process)
+    ckd = tmp_path / f"{path.stem}-ckd-seed0"
+    wait_for(ckd / "checkpoint.h5", process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     code, message = finish(process)
     assert code == 130 and "every run is saved" in message and "-m ckd_ref compare" in message
     assert not (tmp_path / "table.md").exists() and not list(tmp_path.rglob("*.lock"))
-    assert load_checkpoint(tmp_path / "ckd-seed0" / "checkpoint.h5")[0].epoch < SMALL["epochs"]
+    assert load_checkpoint(ckd / "checkpoint.h5")[0].epoch < SMALL["epochs"]
 
     assert main(argv) == 0
     table = capsys.readouterr().out
     assert (
-        all(f"| {method} |" in table for method in METHODS) and "2 seeds" in table and "±" in table
+        all(f"| {name} |" in table for name in LADDER) and "2 seeds" in table and "±" in table
     )
     assert (tmp_path / "table.md").read_text() in table
     for picture in ("curves.png", "samples.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert {child.name for child in tmp_path.iterdir() if child.is_dir()} == {
-        f"{method}-seed{seed}" for method in METHODS for seed in (0, 1)
+        f"{path.stem}-{name}-seed{seed}" for name in LADDER for seed in (0, 1)
     }
-    assert contents(tmp_path / "ckd-seed0", ["checkpoint.h5"]) == contents(whole, ["checkpoint.h5"])
-    assert (tmp_path / "teacher-seed0.h5").read_bytes() == (whole / "teacher.h5").read_bytes()
+    assert contents(ckd, ["checkpoint.h5"]) == contents(whole, ["checkpoint.h5"])
+    teacher = tmp_path / f"{path.stem}-teacher-seed0.h5"
+    assert teacher.read_bytes() == (whole / "teacher.h5").read_bytes()
 
 
 def test_workers_end_with_a_killed_parent(path, tmp_path):
     process = command("compare", path, "--workers", 1, "--out", tmp_path, *FLAGS, "--epochs", 1000)
-    run = tmp_path / "snn-seed0"
+    run = tmp_path / f"{path.stem}-events-seed0"
     wait_for(run / "checkpoint.h5", process)
     process.kill()
     process.wait()

@@ -54,10 +54,9 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
         for variant, own in LADDER.items():
             chosen = dataclasses.replace(config, seed=seed, **own)
             jobs.append(Job(label, path, variant, chosen, teacher and str(teacher)))
-    folder.mkdir(parents=True, exist_ok=True)
+    lines = sweep(jobs, folder, folder / "runs.jsonl", workers, bars=True)
     with jobs[0].open() as first:
         plots.samples(folder / "samples.png", first, config.T, config.size)
-    lines = sweep(jobs, folder, folder / "runs.jsonl", workers, bars=True)
     text = variants_table(lines)
     with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

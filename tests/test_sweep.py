@@ -1,0 +1,239 @@
+"""Sweeps: what a spec asks for, one line per run, interruptions, and a cluster's workers."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import pytest
+from small import SMALL
+
+from ckd_ref.__main__ import main
+from ckd_ref.config import Config
+from ckd_ref.events import FormatError
+from ckd_ref.run import sweep as module
+from ckd_ref.run.sweep import LADDER, Job, read_lines, read_spec, run_job, sweep
+
+SPEC = """
+seeds = [3, 2]
+variants = ["events", "ckd"]
+[data]
+glyphs = "{data}"
+[options]
+""" + "\n".join(f"{name} = {value}" for name, value in (SMALL | {"epochs": 1}).items())
+
+
+@pytest.fixture
+def spec(tmp_path, glyph_file):
+    path = tmp_path / "ladder.toml"
+    path.write_text(SPEC.format(data=glyph_file))
+    return path
+
+
+@pytest.fixture
+def jobs(glyph_file):
+    config = Config(method="snn", **SMALL | {"epochs": 1})
+    return [
+        Job("glyphs", str(glyph_file), "events", dataclasses.replace(config, seed=seed))
+        for seed in range(3)
+    ]
+
+
+# What is compared
+
+
+def test_rungs_of_the_ladder_differ_in_one_thing_each():
+    """Between any two steps the configurations differ in one field; the last rung is apart."""
+    configs = {name: Config(**own) for name, own in LADDER.items()}
+
+    def changed(a, b):
+        pairs = zip(vars(configs[a]).items(), vars(configs[b]).values())
+        return {name: (old, new) for (name, old), new in pairs if old != new}
+
+    assert list(LADDER) == ["events", "static", "transfer", "ckd", "published"]
+    assert changed("events", "static") == {"method": ("snn", "transfer"), "beta": (1.0, 0.0)}
+    assert changed("static", "transfer") == {"beta": (0.0, 1.0)}
+    assert changed("transfer", "ckd") == {"method": ("transfer", "ckd")}
+    assert changed("published", "ckd") == {
+        "method": ("transfer", "ckd"), "beta": (0.5, 1.0), "reading": ("baseline", "paper")
+    }
+
+
+def test_a_spec_lists_every_variant_of_a_seed_before_the_next_seed(spec, glyph_file):
+    jobs = read_spec(spec)
+    assert [(job.variant, job.config.seed) for job in jobs] == [
+        ("events", 3), ("ckd", 3), ("events", 4), ("ckd", 4)
+    ]
+    assert {job.path for job in jobs} == {str(glyph_file)} and {job.data for job in jobs} == {
+        "glyphs"
+    }
+    expected = Config(**SMALL | {"epochs": 1}, method="ckd", seed=4)
+    assert jobs[-1].config == expected
+
+
+def test_a_grid_is_every_combination_and_names_tell_them_apart(spec):
+    spec.write_text(spec.read_text() + "\n[grid]\nrate = [0.1, 0.2]\nslope = [1.0, 2.0]\n")
+    jobs = read_spec(spec)
+    assert len(jobs) == 2 * 2 * 4 and len({job.name for job in jobs}) == 16
+    assert {(job.config.rate, job.config.slope) for job in jobs} == {
+        (rate, slope) for rate in (0.1, 0.2) for slope in (1.0, 2.0)
+    }
+    assert jobs[0].variant == "events-rate0.1-slope1.0"
+
+
+def test_files_of_a_spec_are_relative_to_it_and_embedded_sets_are_not(tmp_path):
+    (tmp_path / "a.toml").write_text(
+        'seeds = [0, 1]\nvariants = ["ckd"]\n[data]\nreal = "x.h5"\ndigits = "digits"\n'
+        '[teachers]\nreal = "t.h5"\n'
+    )
+    real, digits = read_spec(tmp_path / "a.toml")
+    assert (real.path, real.teacher) == (str(tmp_path / "x.h5"), str(tmp_path / "t.h5"))
+    assert (digits.path, digits.teacher) == ("digits", None)
+
+
+@pytest.mark.parametrize("wrong, match", [
+    ("seeds = 3", "seeds"),
+    ("seeds = [0, 1]\n[dta]\na = 'b'", "dta|data"),
+    ("seeds = [0, 1]\nvariants = ['teacher']\n[data]\na = 'b'", "teacher"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrat = 1", "rat"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nT = 0", "T >= 1"),
+    ("seeds = [0, 1\n", "a.toml"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrate = 'fast'", "a.toml"),
+])
+def test_an_unusable_spec_is_refused_in_one_line(tmp_path, wrong, match, capsys):
+    (tmp_path / "a.toml").write_text(wrong)
+    assert main(["sweep", str(tmp_path / "a.toml"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "a.toml: " in error and error.count("\n") == 1
+    with pytest.raises(FormatError, match=match):
+        read_spec(tmp_path / "a.toml")
+
+
+# Lines
+
+
+def test_a_line_says_what_was_run_and_what_came_out(spec, tmp_path):
+    ckd = read_spec(spec)[1]
+    line = json.loads(json.dumps(run_job(ckd, tmp_path)))
+    log = (tmp_path / ckd.name / "log.jsonl").read_text().splitlines()
+    assert line["accuracy"] == [json.loads(row)["accuracy_test"] for row in log]
+    assert line["config"] == dataclasses.asdict(ckd.config) and line["seed"] == 3
+    assert line["described"].startswith("12 classes; images: 24 teacher, 36 static, 24 test")
+    assert 0 <= line["accuracy_teacher"] <= 1 and line["leaky"] is False
+    assert set(line["versions"]) == {"python", "ckd_ref", "numpy", "scipy", "autograd"}
+    text = json.dumps(line)
+    assert str(tmp_path) not in text and os.uname().nodename not in text, "nothing private"
+
+
+def test_a_sweep_runs_each_job_once_and_keeps_its_lines(spec, tmp_path, monkeypatch):
+    assert main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    path = tmp_path / "out" / "ladder.jsonl"
+    lines = read_lines(path)
+    assert sorted((line["variant"], line["seed"]) for line in lines) == [
+        ("ckd", 3), ("ckd", 4), ("events", 3), ("events", 4)
+    ]
+    before = path.read_bytes()
+    monkeypatch.setattr(module, "run_job", None)               # nothing is run again
+    assert main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert path.read_bytes() == before
+
+
+def test_what_has_a_line_is_not_repeated_and_the_rest_is(jobs, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    sweep(jobs[:1], tmp_path / "runs", lines)
+    first = read_lines(lines)
+    assert [line["seed"] for line in sweep(jobs, tmp_path / "runs", lines)] == [0, 1, 2]
+    assert read_lines(lines)[:1] == first and len(read_lines(lines)) == 3
+    changed = [dataclasses.replace(job, config=dataclasses.replace(job.config, rate=0.01))
+               for job in jobs[:1]]
+    assert sweep(changed, tmp_path / "other", lines)[0]["config"]["rate"] == 0.01
+
+
+def test_a_failing_run_costs_no_finished_line(jobs, tmp_path):
+    bad = dataclasses.replace(jobs[1], path=str(tmp_path / "missing.h5"))
+    with pytest.raises(FileNotFoundError, match="missing.h5"):
+        sweep([jobs[0], bad], tmp_path / "runs", tmp_path / "lines.jsonl")
+    assert [line["seed"] for line in read_lines(tmp_path / "lines.jsonl")] == [0]
+
+
+def test_a_torn_last_line_is_repeated_and_a_damaged_one_is_named(jobs, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    sweep(jobs[:2], tmp_path / "runs", lines)
+    whole = lines.read_text()
+    lines.write_text(whole[:-20])
+    assert [line["seed"] for line in read_lines(lines)] == [0]
+    sweep(jobs[:2], tmp_path / "runs", lines)
+    assert len(read_lines(lines)) == 2
+    lines.write_text("{}\n" + whole)
+    with pytest.raises(FormatError, match="lines.jsonl, line 1: expected the JSON object of a run"):
+        read_lines(lines)
+
+
+def test_the_numbers_do_not_depend_on_the_number_of_workers(jobs, tmp_path):
+    one, two = (
+        sweep(jobs, tmp_path / str(workers), tmp_path / f"{workers}.jsonl", workers)
+        for workers in (1, 2)
+    )
+    assert [line["accuracy"] for line in one] == [line["accuracy"] for line in two]
+
+
+def test_jobs_of_one_seed_share_a_teacher(spec, tmp_path):
+    spec.write_text(spec.read_text().replace(
+        '["events", "ckd"]', '["ckd"]').replace("seeds = [3, 2]", "seeds = [3, 1]")
+        + "\n[grid]\nkd_weight = [0.5, 1.0]\n")
+    jobs = read_spec(spec)
+    lines = sweep(jobs, tmp_path / "runs", tmp_path / "lines.jsonl", workers=2)
+    assert len(list((tmp_path / "runs").glob("*teacher*.h5"))) == 1
+    assert lines[0]["accuracy_teacher"] == lines[1]["accuracy_teacher"]
+
+
+# A cluster
+
+
+def test_a_scheduler_without_the_extra_says_what_to_install(jobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"pip install 'ckd_ref\[distributed\]'"):
+        sweep(jobs, tmp_path, tmp_path / "lines.jsonl", scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_killed_worker_of_a_cluster_costs_no_result(glyph_file, tmp_path):
+    """A real cluster of two processes, one of which is killed in the middle of its run."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra distributed")
+    config = Config(method="snn", **SMALL | {"epochs": 6, "batches": 6})
+    jobs = [
+        Job("glyphs", str(glyph_file), "events", dataclasses.replace(config, seed=seed))
+        for seed in range(6)
+    ]
+    expected = sweep(jobs, tmp_path / "here", tmp_path / "here.jsonl")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        killed = []
+
+        def kill_one(folder, lines, job):
+            """Run in this process as a job of its own would be: when one line is there, kill."""
+            deadline = time.monotonic() + 60
+            while not read_lines(lines) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            pid = cluster.workers[0].pid
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+        import threading
+
+        lines = tmp_path / "there.jsonl"
+        killer = threading.Thread(target=kill_one, args=(tmp_path, lines, None))
+        killer.start()
+        found = sweep(jobs, tmp_path / "there", lines, scheduler=cluster.scheduler_address)
+        killer.join()
+    assert killed, "no worker was killed, which tests nothing"
+    assert len(read_lines(lines)) == len(jobs)
+    for line, other in zip(found, expected, strict=True):
+        assert line["accuracy"] == other["accuracy"] and line["seed"] == other["seed"]
+
+
+def test_the_machine_is_named_without_its_name():
+    text = module.machine()
+    assert text.split()[0] and os.uname().nodename not in text
+    assert text.isascii()
