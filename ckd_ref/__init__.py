@@ -62,6 +62,7 @@ PUBLIC = {
     "batches": {
         "Batch": "frames of both streams, labels, teacher logits",
         "BatchSampler": "draws batches from the training data",
+        "first_of_class": "the first samples of every class",
         "sample_pairs": "recordings, and images of the same classes",
         "replacement_mask": "Eq. (8): which rows are replaced",
         "replace_static": "the hybrid stream",

@@ -1,4 +1,4 @@
-"""The parts of the README that are made from the code: deviations, architecture.
+"""The parts of the README that are made by a program: results, deviations, architecture.
 
     python tests/readme_parts.py --write
 
@@ -21,7 +21,7 @@ GROUPS = {
     "nn": "<b>nn/</b><br/>convolution, batch norm,<br/>the fused layer, AdamW",
     "method": f"<b>method</b><br/>{', '.join(METHOD)}",
     "data": "<b>data/</b><br/>paired HDF5, readers,<br/>camera, glyphs",
-    "run": "<b>run/</b><br/>session, checkpoint, logits,<br/>process group, comparison",
+    "run": "<b>run/</b><br/>session, checkpoint, teachers,<br/>sweep, report, comparison",
     "main": "<b>__main__</b><br/>command line",
 }
 """The folders of the package, and what stands in front of them, in the order of their imports."""
@@ -125,7 +125,19 @@ def deviations():
     return "\n".join(items)
 
 
-PARTS = {"architecture": architecture, "deviations": deviations}
+def results():
+    """The ladder of every data set, and what a leaky split gives, from the committed lines."""
+    from ckd_ref.run.report import ladder_table, leakage_table, read_folder
+
+    lines = read_folder(ROOT / "tutorials" / "results")
+    parts = [ladder_table(lines)]
+    if leakage := leakage_table(lines):
+        parts.append("**Leakage**: the same recordings and the same number of static images, of "
+                     "which a part are\nthose that the test recordings filmed:\n\n" + leakage)
+    return "\n".join(parts).strip()
+
+
+PARTS = {"results": results, "architecture": architecture, "deviations": deviations}
 
 
 def renewed(text):

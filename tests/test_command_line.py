@@ -1,14 +1,11 @@
-"""The command line, and the statistics of its table."""
+"""The command line."""
 
 import json
 
-import numpy as np
 import pytest
-from scipy import stats
 from small import FLAGS
 
 from ckd_ref.__main__ import main
-from ckd_ref.run import report
 
 # The command line
 
@@ -42,15 +39,3 @@ def test_problems_end_in_one_line(glyph_file, tmp_path, capsys, argv, match):
     assert match in error and error.count("\n") == 1
 
 
-# Statistics
-
-
-def test_interval_is_that_of_students_t(rng):
-    values = rng.normal(0.7, 0.1, 6).tolist()
-    mean, half = report.interval(values)
-    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
-    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
-
-
-def test_one_seed_has_no_interval():
-    assert np.isnan(report.interval([0.5])[1])

@@ -259,7 +259,7 @@ def train(data, method, reading="paper", epochs=20, batches=12, batch=20, rate=5
         events, static = data["frames"][:, i], value_frames(data["images"][j], T)
         replaced = rng.random(batch) < replacement_probability(index, epoch, batches, epochs)
         hybrid = np.where(replaced[:, None, None, None], events, static)
-        gamma = phase_weight(epoch, threshold=(epochs - 1) / 2, slope=100)
+        gamma = phase_weight(epoch, threshold=0.75 * epochs - 0.5, slope=100)
         return method, events, hybrid, y, teacher[j] if method == "ckd" else None, gamma, reading
     rng = np.random.default_rng(seed)
     T, _, size, classes = *data["frames"].shape[:3], data["classes"]

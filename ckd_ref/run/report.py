@@ -23,6 +23,16 @@ STEPS = {
 """What is compared on the ladder, by the variant in whose row it stands."""
 
 
+HEAD = """# Results
+
+Made by `python -m ckd_ref report` from the lines in this folder, one for each run; [the
+protocol](../protocol.md) came first. ± is a 95 % confidence interval over seeds, p is from a paired
+t-test; accuracies are final ones, in percent of the test recordings.
+
+![Differences](differences.png)
+"""
+
+
 def report(folder):
     """Write ``README.md`` and ``differences.png`` from the sweeps in a folder.
 
@@ -37,37 +47,49 @@ def report(folder):
     text : str, Markdown
     """
     folder = pathlib.Path(folder)
-    lines, sections = [], []
-    specs = sorted(path for path in folder.glob("*.toml") if path.with_suffix(".jsonl").exists())
-    for path in specs:
-        lines += read_lines(path.with_suffix(".jsonl"))
-    if not lines:
-        raise FileNotFoundError(f"{folder}: expected NAME.toml and NAME.jsonl of a sweep, got none")
-    for path in specs:
-        spec = tomllib.loads(path.read_text(encoding="utf-8"))
-        shown = [spec["reference"]] if "reference" in spec else []
-        shown += spec_variants(spec)
-        chosen = [line for line in lines
-                  if line["data"] in spec["data"] and line["variant"] in shown]
-        chosen.sort(key=lambda line: shown.index(line["variant"]))
-        title = spec.get("title", path.stem)
-        command = f"`python -m ckd_ref sweep tutorials/results/{path.name} --out OUT`"
-        sections.append(
-            f"## {title}\n\n{command}\n\n{variants_table(chosen, spec.get('reference'))}"
-        )
-    if leakage := leakage_table(lines):
-        sections.append(f"## What a leaky split gives\n\n{leakage}")
-    head = (
-        "# Results\n\nMade by `python -m ckd_ref report` from the lines in this folder, one for "
-        "each run; [the protocol](../protocol.md) came first. ± is a 95 % confidence interval "
-        "over seeds, p is from a paired t-test; accuracies are final ones, in percent of the test "
-        "recordings.\n\n![Differences](differences.png)\n"
-    )
-    text = "\n".join([head, *sections])
+    lines = read_folder(folder)
+    text = report_text(folder, lines)
     plots.differences(folder / "differences.png", all_differences(lines))
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
+
+
+def read_folder(folder):
+    """The lines of all sweeps in a folder."""
+    folder, lines = pathlib.Path(folder), []
+    for path in _specs(folder):
+        lines += read_lines(path.with_suffix(".jsonl"))
+    if not lines:
+        raise FileNotFoundError(f"{folder}: expected NAME.toml and NAME.jsonl of a sweep, got none")
+    return lines
+
+
+def _specs(folder):
+    """Files of the sweeps in a folder that have lines."""
+    return sorted(path for path in folder.glob("*.toml") if path.with_suffix(".jsonl").exists())
+
+
+def report_text(folder, lines):
+    """A section for every sweep of a folder, and one on leaky splits, in Markdown."""
+    sections = [HEAD]
+    for path in _specs(folder):
+        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+        first, count = spec["seeds"]
+        shown = [*spec.get("beside", []), *spec_variants(spec)]
+        shown.sort(key=lambda name: [*LADDER, name].index(name))
+        chosen = [
+            line for line in lines
+            if line["data"] in spec["data"] and line["variant"] in shown
+            and first <= line["seed"] < first + count
+        ]
+        chosen.sort(key=lambda line: shown.index(line["variant"]))
+        command = f"`python -m ckd_ref sweep tutorials/results/{path.name} --out OUT`"
+        table = variants_table(chosen, spec.get("reference"))
+        sections.append(f"## {spec.get('title', path.stem)}\n\n{command}\n\n{table}")
+    if leakage := leakage_table(lines):
+        sections.append(f"## What a leaky split gives\n\n{leakage}")
+    return "\n".join(sections)
 
 
 def interval(values):

@@ -37,6 +37,11 @@ LADDER = {
 images turn into events; the alignment of both; the teacher. The last is the baseline as its authors
 ran it, to which the paper compares its ckd."""
 
+KEYS = {
+    "title", "seeds", "data", "options", "variants", "grid", "teachers", "reference", "beside",
+}
+"""What a spec may say, see `read_spec`."""
+
 _stop = None
 """In a worker: whether the sweep has been stopped. Such an event cannot be pickled."""
 
@@ -87,8 +92,8 @@ def read_spec(path):
     sets; ``[options]``, fields of `Config` for all runs; ``[variants.NAME]``, those of each
     variant, or ``variants = [NAMES]`` of `LADDER`; ``[grid]``, lists of values for fields, of
     which every combination is run; and ``[teachers]``, files by the name of the data. Only the
-    first two have to be there. ``title`` and ``reference``, the variant that all others are
-    compared with, are for `report`.
+    first two have to be there. For `report` there are a ``title``, a ``reference``, the variant
+    with which all others are compared, and ``beside``, variants of other sweeps to show as well.
 
     Parameters
     ----------
@@ -107,9 +112,8 @@ def read_spec(path):
     try:
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
         first, count = spec["seeds"]
-        known = {"title", "seeds", "data", "options", "variants", "grid", "teachers", "reference"}
-        if unknown := set(spec) - known:
-            raise ValueError(f"expected the keys {', '.join(sorted(known))}, got {unknown}")
+        if unknown := set(spec) - KEYS:
+            raise ValueError(f"expected the keys {', '.join(sorted(KEYS))}, got {unknown}")
         variants = spec_variants(spec)
         grid = spec.get("grid", {})
         cells = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]

@@ -1,0 +1,176 @@
+"""Statistics and tables: from the lines of finished runs alone, by independent computations."""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ckd_ref.config import Config
+from ckd_ref.run import report as module
+from ckd_ref.run.report import (
+    SPREAD,
+    all_differences,
+    difference,
+    interval,
+    ladder_table,
+    leakage_table,
+    read_folder,
+    report,
+    report_text,
+    seeds_needed,
+    tested,
+    variants_table,
+)
+
+RESULTS = pathlib.Path(__file__).parents[1] / "tutorials" / "results"
+FINAL = {
+    "events": [0.50, 0.52, 0.54], "static": [0.55, 0.57, 0.60], "transfer": [0.60, 0.66, 0.63],
+    "ckd": [0.70, 0.69, 0.71], "published": [0.65, 0.64, 0.72],
+}
+
+
+def line(variant, seed, accuracy, data="set", leaky=False):
+    found = {
+        "data": data, "variant": variant, "seed": seed, "described": "2 classes", "leaky": leaky,
+        "accuracy": [0.9, accuracy], "seconds": 7.0,
+        "config": vars(Config(seed=seed)) | {"variant": variant},
+    }
+    return found | ({"accuracy_teacher": 0.99} if variant == "ckd" else {})
+
+
+@pytest.fixture
+def lines():
+    return [line(name, seed, value) for name, values in FINAL.items()
+            for seed, value in enumerate(values)]
+
+
+# Statistics
+
+
+def test_interval_is_that_of_students_t(rng):
+    values = rng.normal(0.7, 0.1, 6).tolist()
+    mean, half = interval(values)
+    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_one_seed_has_no_interval():
+    assert math.isnan(interval([0.5])[1]) and tested([0.05]) == "+5.0"
+
+
+@pytest.mark.parametrize("effect, spread", [(0.04, 0.04), (0.03, 0.02)])
+def test_seeds_needed_have_the_power_that_was_asked_for(effect, spread, rng):
+    """By simulation: with n seeds at least 80 % of experiments see the effect, with n - 1 fewer."""
+    def seen(n):
+        samples = rng.normal(effect, spread, (20000, n))
+        return (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
+
+    n = seeds_needed(effect, spread)
+    assert seen(n) > 0.79 and seen(n - 1) < 0.81
+    assert seeds_needed(effect, spread, power=0.95) > n
+
+
+def test_an_effect_that_no_number_of_seeds_shows_is_refused():
+    with pytest.raises(ValueError, match="10,000 seeds"):
+        seeds_needed(1e-6, 1.0)
+
+
+def test_differences_are_paired_by_seed(lines):
+    """Order of the lines and seeds that one side lacks do not matter."""
+    shuffled = [each for each in reversed(lines) if (each["variant"], each["seed"]) != ("ckd", 1)]
+    assert difference(shuffled, "set", "ckd", "transfer") == pytest.approx([0.10, 0.08])
+    p = stats.ttest_rel(FINAL["ckd"], FINAL["transfer"]).pvalue
+    assert f"p = {p:.2g}" in tested(difference(lines, "set", "ckd", "transfer"))
+    unpaired = stats.ttest_ind(FINAL["ckd"], FINAL["transfer"]).pvalue
+    assert f"p = {unpaired:.2g}" not in tested(difference(lines, "set", "ckd", "transfer"))
+
+
+# Tables
+
+
+def cells(table, row):
+    found, = [text for text in table.splitlines() if text.startswith(f"| {row} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_every_rung_stands_beside_the_one_below_and_final_accuracy_decides(lines):
+    table = variants_table(lines)
+    assert cells(table, "events")[1].startswith("52.0 ± ") and cells(table, "events")[3] == ""
+    assert cells(table, "events")[2].startswith("90.0 ± "), "the best epoch is shown"
+    for row, pair in (("static", "static - events: +5.3"), ("transfer", "transfer - static: +5.7"),
+                      ("ckd", "ckd - transfer: +7.0"), ("published", "ckd - published: +3.0")):
+        assert cells(table, row)[3].startswith(pair), f"{row}: {cells(table, row)}"
+    assert "3 seeds; teacher 99.0 ± 0.0 of the test images" in table
+
+
+def test_a_rung_that_was_left_out_is_stepped_over(lines):
+    few = [each for each in lines if each["variant"] in ("events", "transfer", "ckd")]
+    assert cells(variants_table(few), "transfer")[3].startswith("transfer - events: +11.0")
+
+
+def test_a_reference_is_subtracted_from_all_others(lines):
+    table = variants_table(lines, reference="transfer")
+    assert cells(table, "events")[3].startswith("events - transfer: -11.0")
+    assert cells(table, "transfer")[3] == ""
+
+
+def test_one_seed_says_what_it_cannot_show(lines):
+    table = variants_table([each for each in lines if each["seed"] == 0])
+    assert f"cannot show differences below {200 * SPREAD:.0f} points" in table
+    assert "p =" not in table and "±" not in table
+    assert "cannot show" not in variants_table(lines)
+
+
+def test_the_ladder_of_a_data_set_is_a_row(lines):
+    row = cells(ladder_table(lines + [line("ckd", 0, 0.5, "other")]), "set")
+    assert row[1] == "3" and row[2].startswith("52.0")
+    assert "+5.7" in row[4] and "+7.0" in row[5] and row[6].startswith("+3.0")
+    assert "other" not in ladder_table(lines + [line("ckd", 0, 0.5, "other")])
+
+
+def test_leakage_pairs_the_same_variant_and_seed_of_both_splits(lines):
+    leaky = [line("ckd", seed, value + gain, "set-leaky", leaky=True)
+             for seed, (value, gain) in enumerate(zip(FINAL["ckd"], (0.02, 0.03, 0.04)))]
+    assert leakage_table(lines) == ""
+    row = cells(leakage_table(lines + leaky), "set")
+    assert row[1] == "ckd" and row[4].startswith("+3.0 ± ") and row[5] == "3"
+    labels = dict(all_differences(lines + leaky))
+    assert labels["set: ckd, leaky - clean"] == pytest.approx([0.02, 0.03, 0.04])
+    assert labels["set: ckd - transfer"] == pytest.approx([0.10, 0.03, 0.08])
+
+
+def test_a_report_is_made_from_the_lines_alone(lines, tmp_path):
+    (tmp_path / "a.toml").write_text('title = "A"\nseeds = [0, 2]\n[data]\nset = "gone.h5"\n')
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    (tmp_path / "unfinished.toml").write_text("seeds = [0, 1]\n[data]\n")
+    text = report(tmp_path)
+    assert "## A\n" in text and "2 seeds" in text and "unfinished" not in text
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+    assert (tmp_path / "differences.png").read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "differences.png").read_bytes()
+    assert report(tmp_path) == text and (tmp_path / "differences.png").read_bytes() == before
+
+
+def test_a_folder_without_sweeps_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected NAME.toml and NAME.jsonl"):
+        report(tmp_path)
+
+
+# The committed results
+
+
+def test_the_committed_report_is_that_of_the_committed_lines():
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    made = report_text(RESULTS, read_folder(RESULTS))
+    assert made == text, "run python -m ckd_ref report tutorials/results"
+
+
+def test_the_spread_that_a_single_seed_is_told_is_not_too_small():
+    """Of the steps of the digits' ladder between the reported seeds."""
+    found = read_folder(RESULTS)
+    spreads = [np.std(difference(found, "digits", *module.STEPS[name]), ddof=1)
+               for name in ("static", "transfer", "ckd")]
+    assert np.mean(spreads) < 1.5 * SPREAD, f"spreads {spreads}"
