@@ -81,7 +81,7 @@ def differences(path, found):
             axis.errorbar(points.mean(), row, xerr=half, fmt="D", ms=5, capsize=4, color="tab:red")
     axis.axvline(0, color="black", lw=0.8)
     axis.set_yticks(range(len(found)), [label for label, _ in found])
-    axis.invert_yaxis()
+    axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("difference in final accuracy, points")
     axis.grid(alpha=0.3, axis="x")
     _save(figure, path)
