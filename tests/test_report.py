@@ -21,8 +21,8 @@ from ckd_ref.run.report import (
     report,
     report_text,
     seeds_needed,
-    tested,
     variants_table,
+    with_test,
 )
 
 RESULTS = pathlib.Path(__file__).parents[1] / "tutorials" / "results"
@@ -58,7 +58,7 @@ def test_interval_is_that_of_students_t(rng):
 
 
 def test_one_seed_has_no_interval():
-    assert math.isnan(interval([0.5])[1]) and tested([0.05]) == "+5.0"
+    assert math.isnan(interval([0.5])[1]) and with_test([0.05]) == "+5.0"
 
 
 @pytest.mark.parametrize("effect, spread", [(0.04, 0.04), (0.03, 0.02)])
@@ -83,9 +83,9 @@ def test_differences_are_paired_by_seed(lines):
     shuffled = [each for each in reversed(lines) if (each["variant"], each["seed"]) != ("ckd", 1)]
     assert difference(shuffled, "set", "ckd", "transfer") == pytest.approx([0.10, 0.08])
     p = stats.ttest_rel(FINAL["ckd"], FINAL["transfer"]).pvalue
-    assert f"p = {p:.2g}" in tested(difference(lines, "set", "ckd", "transfer"))
+    assert f"p = {p:.2g}" in with_test(difference(lines, "set", "ckd", "transfer"))
     unpaired = stats.ttest_ind(FINAL["ckd"], FINAL["transfer"]).pvalue
-    assert f"p = {unpaired:.2g}" not in tested(difference(lines, "set", "ckd", "transfer"))
+    assert f"p = {unpaired:.2g}" not in with_test(difference(lines, "set", "ckd", "transfer"))
 
 
 # Tables

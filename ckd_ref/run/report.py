@@ -184,7 +184,7 @@ def _row(lines, data, variant, reference, variants):
     pair = (variant, reference) if reference else _step(variant, variants)
     shown = ""
     if pair and pair[0] != pair[1] and (values_of := difference(lines, data, *pair)):
-        shown = f"{pair[0]} - {pair[1]}: {tested(values_of)}"
+        shown = f"{pair[0]} - {pair[1]}: {with_test(values_of)}"
     return f"| {variant} | {_percent(values)} | {_percent(best)} | {shown} | {seconds:.0f} s |"
 
 
@@ -223,10 +223,10 @@ def ladder_table(lines):
             cell = _percent(values) if values else ""
             pair = _step(name, there) if values else None
             if pair:
-                cell += f"<br/>{tested(difference(lines, data, *pair))}"
+                cell += f"<br/>{with_test(difference(lines, data, *pair))}"
             cells.append(cell)
         published = difference(lines, data, "ckd", "published")
-        cells.append(tested(published) if published else "")
+        cells.append(with_test(published) if published else "")
         seeds = len(final(lines, data, "ckd"))
         rows.append(f"| {data} | {seeds} | " + " | ".join(cells) + " |")
     return "\n".join([*head, *rows]) + "\n"
@@ -243,7 +243,7 @@ def leakage_table(lines):
                 accuracies = [_percent(list(final(lines, data, variant).values()))
                               for data in (clean, leaky)]
                 rows.append(f"| {clean} | {variant} | {accuracies[0]} | {accuracies[1]} | "
-                            f"{tested(differences)} | {len(differences)} |")
+                            f"{with_test(differences)} | {len(differences)} |")
     if not rows:
         return ""
     head = ["| data | variant | split by identity | leaky split | difference | seeds |",
@@ -275,7 +275,7 @@ def _percent(values, sign=""):
     return text if math.isnan(half) else f"{text} ± {100 * half:.1f}"
 
 
-def tested(differences):
+def with_test(differences):
     """Mean difference in points with its interval, and the p-value of the paired t-test."""
     if len(set(differences)) < 2:
         return _percent(differences, "+")
