@@ -341,10 +341,10 @@ def build(
 
     path = pathlib.Path(path)
     chosen = _chosen(characters)
-    events = chosen.events if events is None else events
-    size = chosen.size if size is None else size
     difficulty = difficulty or chosen.difficulty
-    seed, teacher, static, events, test, size = _check(seed, teacher, static, events, test, size)
+    seed, teacher, static, events, test, size = _check(
+        chosen, seed, teacher, static, events, test, size
+    )
     names = list(chosen.characters)
     pools = (("teacher", teacher), ("static", static), ("test", test))
     jobs = [
@@ -394,10 +394,10 @@ def cached(
     path : pathlib.Path
     """
     chosen = _chosen(characters)
-    events = chosen.events if events is None else events
-    size = chosen.size if size is None else size
     difficulty = difficulty or chosen.difficulty
-    seed, teacher, static, events, test, size = _check(seed, teacher, static, events, test, size)
+    seed, teacher, static, events, test, size = _check(
+        chosen, seed, teacher, static, events, test, size
+    )
     if folder is None:
         caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(caches, "ckd_ref")
@@ -424,7 +424,10 @@ def _chosen(characters):
     return SETS[characters]
 
 
-def _check(seed, teacher, static, events, test, size):
+def _check(chosen, seed, teacher, static, events, test, size):
+    """The numbers of a data set, validated; the set's own for those that are None."""
+    events = chosen.events if events is None else events
+    size = chosen.size if size is None else size
     seed = _whole(seed, "the seed", least=0)
     teacher = _whole(teacher, "teacher, pictures per class,", least=0)
     static = _whole(static, "static, pictures per class,", least=1)
