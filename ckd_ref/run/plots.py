@@ -67,20 +67,18 @@ def differences(path, found):
     Parameters
     ----------
     path : path of the picture
-    found : list of (label, list of float)
+    found : list of (label, values, mean, half-width of the interval)
     """
-    from scipy import stats
-
     figure = _figure((8, 0.32 * len(found) + 0.9))
     axis = figure.subplots()
-    for row, (_, values) in enumerate(found):
+    for row, (_, values, mean, half) in enumerate(found):
         points = 100 * np.array(values)
         axis.plot(points, np.full(len(points), row), "o", ms=3, color="tab:gray", alpha=0.5)
-        if len(points) > 1:
-            half = stats.t.ppf(0.975, len(points) - 1) * stats.sem(points)
-            axis.errorbar(points.mean(), row, xerr=half, fmt="D", ms=5, capsize=4, color="tab:red")
+        axis.errorbar(
+            100 * mean, row, xerr=100 * half, fmt="D", ms=5, capsize=4, color="tab:red"
+        )
     axis.axvline(0, color="black", lw=0.8)
-    axis.set_yticks(range(len(found)), [label for label, _ in found])
+    axis.set_yticks(range(len(found)), [label for label, *_ in found])
     axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("difference in final accuracy, points")
     axis.grid(alpha=0.3, axis="x")

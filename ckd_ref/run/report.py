@@ -49,7 +49,8 @@ def report(folder):
     folder = pathlib.Path(folder)
     lines = read_folder(folder)
     text = report_text(folder, lines)
-    plots.differences(folder / "differences.png", all_differences(lines))
+    found = [(label, values, *interval(values)) for label, values in all_differences(lines)]
+    plots.differences(folder / "differences.png", found)
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
@@ -235,20 +236,25 @@ def ladder_table(lines):
 def leakage_table(lines):
     """What the leaky split of a data set adds to each variant, or an empty text."""
     rows = []
-    for leaky in dict.fromkeys(line["data"] for line in lines if line["leaky"]):
-        clean = leaky.removesuffix("-leaky")
-        for variant in dict.fromkeys(line["variant"] for line in lines if line["data"] == leaky):
-            differences = difference(lines, leaky, variant, variant, clean)
-            if differences:
-                accuracies = [_percent(list(final(lines, data, variant).values()))
-                              for data in (clean, leaky)]
-                rows.append(f"| {clean} | {variant} | {accuracies[0]} | {accuracies[1]} | "
-                            f"{with_test(differences)} | {len(differences)} |")
+    for clean, leaky, variant, differences in _leaks(lines):
+        accuracies = [_percent(list(final(lines, data, variant).values()))
+                      for data in (clean, leaky)]
+        rows.append(f"| {clean} | {variant} | {accuracies[0]} | {accuracies[1]} | "
+                    f"{with_test(differences)} | {len(differences)} |")
     if not rows:
         return ""
     head = ["| data | variant | split by identity | leaky split | difference | seeds |",
             "|---|---|---|---|---|---|"]
     return "\n".join([*head, *rows]) + "\n"
+
+
+def _leaks(lines):
+    """(clean data, leaky data, variant, differences) of everything that was run on both splits."""
+    for leaky in dict.fromkeys(line["data"] for line in lines if line["leaky"]):
+        clean = leaky.removesuffix("-leaky")
+        for variant in dict.fromkeys(line["variant"] for line in lines if line["data"] == leaky):
+            if values := difference(lines, leaky, variant, variant, clean):
+                yield clean, leaky, variant, values
 
 
 def all_differences(lines):
@@ -261,11 +267,8 @@ def all_differences(lines):
             values = difference(lines, data, *pair) if pair and variant in there else []
             if values:
                 found.append((f"{data}: {pair[0]} - {pair[1]}", values))
-    for leaky in dict.fromkeys(line["data"] for line in lines if line["leaky"]):
-        clean = leaky.removesuffix("-leaky")
-        for variant in dict.fromkeys(line["variant"] for line in lines if line["data"] == leaky):
-            if values := difference(lines, leaky, variant, variant, clean):
-                found.append((f"{clean}: {variant}, leaky - clean", values))
+    for clean, _, variant, values in _leaks(lines):
+        found.append((f"{clean}: {variant}, leaky - clean", values))
     return found
 
 
