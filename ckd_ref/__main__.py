@@ -10,12 +10,11 @@ import sys
 import numpy as np
 
 from .config import Config
-from .data.files import locked
 from .data.paired import open_paired
 from .run.checkpoint import load_checkpoint
 from .run.process_group import prepare_process
 from .run.session import train
-from .run.teachers import load_teacher, save_teacher, trained
+from .run.teachers import kept_teacher, load_teacher
 from .training import classify
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -170,12 +169,10 @@ def _train(args):
 
 def _teacher(args, data, seed):
     """The given teacher, or one that is trained here and kept in the folder."""
-    path = args.teacher or args.out / "teacher.h5"
-    if not args.teacher and not path.exists():
-        args.out.mkdir(parents=True, exist_ok=True)
-        with locked(path):
-            save_teacher(path, trained(data, seed), data.classes)
-    return load_teacher(path, data)
+    if args.teacher:
+        return load_teacher(args.teacher, data)
+    args.out.mkdir(parents=True, exist_ok=True)
+    return kept_teacher(args.out / "teacher.h5", data, seed)
 
 
 def _evaluate(args):

@@ -88,7 +88,9 @@ class BatchSampler:
         """Logits (B, K) for the images at positions j of the static pool, and their crops."""
         if self.teacher is None:
             return None
-        return self.teacher(images) if callable(self.teacher) else self.teacher[j]
+        if callable(self.teacher):
+            return np.asarray(self.teacher(images), images.dtype)
+        return self.teacher[j]
 
 
 def first_of_class(label, count):

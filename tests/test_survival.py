@@ -25,6 +25,7 @@ from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint, load_latest
 from ckd_ref.run.session import train
 from ckd_ref.run.sweep import LADDER
+from ckd_ref.run.teachers import save_logits
 
 resource = pytest.importorskip("resource", reason="needs POSIX: limits, signals, fork")
 
@@ -214,6 +215,23 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(path, tmp_pa
     assert contents(ckd, ["checkpoint.h5"]) == contents(whole, ["checkpoint.h5"])
     teacher = tmp_path / f"{path.stem}-teacher-seed0.h5"
     assert teacher.read_bytes() == (whole / "teacher.h5").read_bytes()
+
+
+def test_the_main_job_resumes_with_its_own_data_and_teacher_only(path, data, tmp_path, rng):
+    """What is finished is read from the folder, but not for another file of the same name."""
+    def compare(path, *options):
+        return main(["compare", str(path), "--workers", "2", "--out", str(tmp_path / "out"),
+                     *FLAGS, "--epochs", "1", *options])
+
+    assert compare(path) == 0
+    table = (tmp_path / "out" / "table.md").read_bytes()
+    assert compare(path) == 0 and (tmp_path / "out" / "table.md").read_bytes() == table
+    logits = rng.normal(size=(len(data.image_label), len(data.classes))).astype(np.float32)
+    save_logits(tmp_path / "other.h5", logits, data.classes)
+    assert compare(path, "--teacher", str(tmp_path / "other.h5")) == 2, "another teacher"
+    (tmp_path / "elsewhere").mkdir()
+    assert compare(build(tmp_path / "elsewhere" / path.name, seed=1)) == 2, "other data"
+    assert (tmp_path / "out" / "table.md").read_bytes() == table
 
 
 def test_workers_end_with_a_killed_parent(path, tmp_path):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import sys
+import threading
 import time
 
 import pytest
@@ -150,6 +152,21 @@ def test_what_has_a_line_is_not_repeated_and_the_rest_is(jobs, tmp_path):
     assert sweep(changed, tmp_path / "other", lines)[0]["config"]["rate"] == 0.01
 
 
+def test_a_line_from_before_an_option_was_added_still_counts(jobs, tmp_path, monkeypatch):
+    lines = tmp_path / "lines.jsonl"
+    before, = sweep(jobs[:1], tmp_path / "runs", lines)
+    del before["config"]["teaching"]                           # at its default
+    lines.write_text(json.dumps(before) + "\n")
+    monkeypatch.setattr(module, "run_job", None)               # nothing is run again
+    assert sweep(jobs[:1], tmp_path / "runs", lines) == [before]
+
+
+def test_without_a_file_of_lines_finished_runs_are_read_from_their_folders(jobs, tmp_path):
+    first, again = (sweep(jobs[:1], tmp_path / "runs") for _ in range(2))
+    assert first[0]["accuracy"] == again[0]["accuracy"] and not list(tmp_path.glob("**/runs.jsonl"))
+    assert first[0]["seconds"] == again[0]["seconds"], "it was not trained again"
+
+
 def test_a_failing_run_costs_no_finished_line(jobs, tmp_path):
     bad = dataclasses.replace(jobs[1], path=str(tmp_path / "missing.h5"))
     with pytest.raises(FileNotFoundError, match="missing.h5"):
@@ -192,7 +209,7 @@ def test_jobs_of_one_seed_share_a_teacher(spec, tmp_path):
 
 
 def test_a_scheduler_without_the_extra_says_what_to_install(jobs, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"pip install 'ckd_ref\[distributed\]'"):
         sweep(jobs, tmp_path, tmp_path / "lines.jsonl", scheduler="tcp://127.0.0.1:1")
 
@@ -209,25 +226,21 @@ def test_a_killed_worker_of_a_cluster_costs_no_result(glyph_file, tmp_path):
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
-        killed = []
+        lines, killed = tmp_path / "there.jsonl", []
 
-        def kill_one(folder, lines, job):
-            """Run in this process as a job of its own would be: when one line is there, kill."""
+        def kill_one():
+            """When the first run has finished and the next ones are under way."""
             deadline = time.monotonic() + 60
             while not read_lines(lines) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            pid = cluster.workers[0].pid
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+            killed.append(len(read_lines(lines)))
 
-        import threading
-
-        lines = tmp_path / "there.jsonl"
-        killer = threading.Thread(target=kill_one, args=(tmp_path, lines, None))
+        killer = threading.Thread(target=kill_one)
         killer.start()
         found = sweep(jobs, tmp_path / "there", lines, scheduler=cluster.scheduler_address)
         killer.join()
-    assert killed, "no worker was killed, which tests nothing"
+    assert killed and killed[0] < len(jobs), "a worker must be killed while runs are left"
     assert len(read_lines(lines)) == len(jobs)
     for line, other in zip(found, expected, strict=True):
         assert line["accuracy"] == other["accuracy"] and line["seed"] == other["seed"]

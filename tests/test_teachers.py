@@ -172,6 +172,7 @@ def test_controls_depend_on_the_seed_alone(glyph_data, random_logits):
 
 @pytest.mark.parametrize("bad", [
     lambda images: np.full((len(images), 12), np.nan),
+    lambda images: np.full((len(images), 12), 1e300),          # Inf as float32
     lambda images: np.zeros((len(images), 3)),
 ])
 def test_a_teacher_that_says_something_unusable_is_refused(glyph_data, bad):

@@ -389,6 +389,12 @@ def test_teacher_sees_the_crop_of_the_student():
     assert (late.static != batch.static).any()
 
 
+def test_a_teacher_in_float64_does_not_make_the_training_float64():
+    data, config = Encoded(), Config(width=0.0625, **WHOLE)
+    sampler = BatchSampler(data, config, lambda images: images[:, 0, 0, :2].astype(np.float64))
+    assert sampler.draw(0, 0, np.random.default_rng(0)).teacher_logits.dtype == np.float32
+
+
 def test_a_teacher_in_the_loop_changes_no_draw():
     data, config = Encoded(), Config(width=0.0625, **WHOLE | dict(padding=3))
     drawn = [

@@ -1,13 +1,13 @@
 """The main job: a teacher and the ladder of students on one data set, their table and pictures."""
 
 import dataclasses
-import json
 import pathlib
 
 from ..data import glyphs
 from ..data.files import atomic_write
 from . import plots
 from .report import variants_table
+from .session import read_rows
 from .sweep import LADDER, Job, sweep
 
 
@@ -26,8 +26,7 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     config : Config
         Shared by all runs but for what distinguishes the variants, and the seed, which counts up.
     folder : path
-        Gets one folder per run, the teachers, ``runs.jsonl``, ``table.md``, ``curves.png`` and
-        ``samples.png``.
+        Gets one folder per run, the teachers, ``table.md``, ``curves.png`` and ``samples.png``.
     seeds : int
         Number of repetitions, each with a teacher of its own.
     teacher : path, optional
@@ -54,7 +53,7 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
         for variant, own in LADDER.items():
             chosen = dataclasses.replace(config, seed=seed, **own)
             jobs.append(Job(label, path, variant, chosen, teacher and str(teacher)))
-    lines = sweep(jobs, folder, folder / "runs.jsonl", workers, bars=True)
+    lines = sweep(jobs, folder, workers=workers, bars=True)
     with jobs[0].open() as first:
         plots.samples(folder / "samples.png", first, config.T, config.size)
     text = variants_table(lines)
@@ -62,7 +61,6 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
         temporary.write_text(text, encoding="utf-8")
     histories = {variant: [] for variant in LADDER}
     for job in jobs:
-        log = (folder / job.name / "log.jsonl").read_text(encoding="utf-8")
-        histories[job.variant].append([json.loads(row) for row in log.splitlines()])
+        histories[job.variant].append(read_rows(folder / job.name / "log.jsonl"))
     plots.learning_curves(folder / "curves.png", histories)
     return text

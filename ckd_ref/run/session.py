@@ -107,15 +107,17 @@ def _train(data, config, folder, teacher, net, progress, bar_position, stop, gro
         inputs["network"] = repr(net)
     if config.method == "ckd":
         teacher, inputs["teacher"] = lesson(teacher, data, config)
-    sampler = BatchSampler(data, config, teacher if config.method == "ckd" else None)
+    else:
+        teacher = None
+    sampler = BatchSampler(data, config, teacher)
     test = data.recordings_in("test")
     test_frames = data.frames(test, config.T, config.size)
     test_labels = data.event_label[test]
     run, seconds = _resume(folder, config, inputs, net), []
     if run:
-        seconds = _read_rows(folder / "times.jsonl")
+        seconds = read_rows(folder / "times.jsonl")
         seconds = [row for row in seconds if row["epoch"] < run.epoch + bool(run.rows)]
-        _write_rows(folder / "log.jsonl", run.history)     # a kill may have left it behind
+        write_rows(folder / "log.jsonl", run.history)     # a kill may have left it behind
     net = net or config.model(len(data.classes))
     run = run or TrainState.start(net, config.seed)
 
@@ -123,9 +125,9 @@ def _train(data, config, folder, teacher, net, progress, bar_position, stop, gro
         if folder:
             seconds.append({"epoch": epoch, "seconds": time.perf_counter() - start})
             # In this order: the log can be made of the checkpoint, the times cannot.
-            _write_rows(folder / "times.jsonl", seconds)
+            write_rows(folder / "times.jsonl", seconds)
             save_checkpoint(folder / "checkpoint.h5", run, config, data.classes, inputs)
-            _write_rows(folder / "log.jsonl", run.history)
+            write_rows(folder / "log.jsonl", run.history)
 
     twins = {}
     if group.size > 1:
@@ -168,10 +170,11 @@ def _resume(folder, config, inputs, net):
 
 def seconds_of(folder):
     """How long the run in a folder has taken so far, interruptions left out."""
-    return sum(row["seconds"] for row in _read_rows(pathlib.Path(folder) / "times.jsonl"))
+    return sum(row["seconds"] for row in read_rows(pathlib.Path(folder) / "times.jsonl"))
 
 
-def _read_rows(path):
+def read_rows(path):
+    """The dicts in a file of one JSON object per line; none if there is no file."""
     if not path.exists():
         return []
     try:
@@ -182,6 +185,7 @@ def _read_rows(path):
         ) from None
 
 
-def _write_rows(path, rows):
+def write_rows(path, rows):
+    """Write dicts as one JSON object per line, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

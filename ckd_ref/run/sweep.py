@@ -19,12 +19,12 @@ import numpy as np
 
 from ..config import Config
 from ..data import glyphs
-from ..data.files import atomic_write, locked, remove_leftovers
+from ..data.files import locked, remove_leftovers
 from ..data.paired import IMAGE_SPLITS, open_paired
 from ..events import FormatError
 from .process_group import prepare_process
-from .session import seconds_of, train
-from .teachers import load_teacher, logits_of, save_teacher, trained
+from .session import seconds_of, train, write_rows
+from .teachers import kept_teacher, load_teacher, logits_of
 
 LADDER = {
     "events": {"method": "snn"},
@@ -144,16 +144,20 @@ def spec_variants(spec):
     return variants
 
 
-def sweep(jobs, folder, lines, workers=1, scheduler=None, bars=False):
+def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False):
     """Run what has no line yet, and append a line for each run that finishes.
+
+    A line stands for its run: data, variant and configuration are compared, not the contents of
+    the data file or the teacher. A run whose line is deleted is run again.
 
     Parameters
     ----------
     jobs : list of Job
     folder : path
         For the runs' own folders and the teachers; a run that was interrupted resumes.
-    lines : path
-        A file of one JSON object per finished run; see `run_job`.
+    lines : path, optional
+        A file of one JSON object per finished run; see `run_job`. Without it nothing is skipped,
+        and a run that has finished in its folder is read from there.
     workers : int
         Number of processes of one BLAS thread each.
     scheduler : str, optional
@@ -175,11 +179,12 @@ def sweep(jobs, folder, lines, workers=1, scheduler=None, bars=False):
     KeyboardInterrupt
         Stopped; every run is saved.
     """
-    folder, lines = pathlib.Path(folder), pathlib.Path(lines)
+    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         remove_leftovers(folder)
-        done = {key(line): line for line in read_lines(lines)}
+        finished = read_lines(lines) if lines else []
+        done = {key(line): line for line in finished}
         waiting = [job for job in jobs if key(job) not in done]
         with _executor(workers, scheduler) as pool, _progress(len(waiting), bars) as bar:
             variants = list(dict.fromkeys(job.variant for job in jobs))
@@ -192,7 +197,9 @@ def sweep(jobs, folder, lines, workers=1, scheduler=None, bars=False):
             for future in concurrent.futures.as_completed(futures):
                 line = future.result()
                 done[key(line)] = line
-                _append(lines, line)
+                finished.append(line)
+                if lines:
+                    write_rows(lines, finished)
                 bar.update()
     return [done[key(job)] for job in jobs]
 
@@ -233,13 +240,12 @@ def _teacher(job, data, folder):
     """The teacher of a job, and the seconds that its training has taken here."""
     if job.teacher:
         return load_teacher(job.teacher, data), 0.0
-    path = folder / f"{job.data}-teacher-seed{job.config.seed}.h5"
+    seed = job.config.seed
+    path = folder / f"{job.data}-teacher-seed{seed}.h5"
     start = time.perf_counter()
-    with locked(path, wait=True):                              # another job may be training it
-        if not path.exists():
-            teacher = trained(data, job.config.seed, progress=False, stop=_stop)
-            save_teacher(path, teacher, data.classes)
-    return load_teacher(path, data), round(time.perf_counter() - start, 1)
+    # Another job of this seed may be training it.
+    teacher = kept_teacher(path, data, seed, progress=False, stop=_stop, wait=True)
+    return teacher, round(time.perf_counter() - start, 1)
 
 
 def describe(data):
@@ -267,8 +273,8 @@ def machine():
 def key(run):
     """What identifies a Job or a line within a sweep: data, variant, configuration."""
     if isinstance(run, Job):
-        return run.data, run.variant, json.dumps(dataclasses.asdict(run.config), sort_keys=True)
-    return run["data"], run["variant"], json.dumps(run["config"], sort_keys=True)
+        return run.data, run.variant, run.config
+    return run["data"], run["variant"], Config(**run["config"])
 
 
 def read_lines(path):
@@ -292,12 +298,6 @@ def read_lines(path):
                 "the sweep repeats it"
             ) from None
     return lines
-
-
-def _append(path, line):
-    lines = [*read_lines(path), line]
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
 
 
 def _progress(total, bars):

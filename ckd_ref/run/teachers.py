@@ -1,13 +1,14 @@
 """A teacher, its network or its logits: trained, saved, and checked once when it enters."""
 
 import hashlib
+import pathlib
 
 import numpy as np
 from scipy.special import softmax
 
 from ..data import hdf5
 from ..data.errors import error_context
-from ..data.files import atomic_hdf5
+from ..data.files import atomic_hdf5, locked
 from ..events import FormatError
 from ..models import Teacher
 from ..teacher import TrainedTeacher, train_teacher
@@ -56,7 +57,7 @@ def save_teacher(path, teacher, classes):
         K names, in the order of its outputs.
     """
     with atomic_hdf5(path) as file:
-        hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
+        _write_classes(file, classes)
         for group in ("params", "state"):
             for name, array in getattr(teacher, group).items():
                 hdf5.write(file, f"{group}/{name}", array)
@@ -82,7 +83,7 @@ def load_teacher(path, data):
     advice = "train a teacher on this data, or write logits with ckd_ref.save_logits"
     with error_context(path, advice), hdf5.open_checked(path) as file:
         if "logits" in file:
-            return load_logits(path, data)
+            return _logits_in(file, data)
         order = _class_order(file, data)
         net = Teacher(len(order), data.image_size)
         params, state = (
@@ -96,6 +97,33 @@ def load_teacher(path, data):
     for name in ("head/w", "head/b"):
         params[name] = np.ascontiguousarray(params[name][..., order])
     return TrainedTeacher(net, params, state)
+
+
+def kept_teacher(path, data, seed=0, progress=True, stop=None, wait=False):
+    """The small teacher that is kept in a file, trained and written first if there is none.
+
+    Parameters
+    ----------
+    path : path-like, in a folder that exists
+    data, seed, progress, stop
+        As for `trained`.
+    wait : bool
+        Wait for another process that is training it, instead of a BlockingIOError.
+
+    Returns
+    -------
+    teacher : TrainedTeacher, or (M, K) float32 if the file holds logits
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        with locked(path, wait):
+            if not path.exists():                              # the other one may have written it
+                save_teacher(path, trained(data, seed, progress, stop), data.classes)
+    return load_teacher(path, data)
+
+
+def _write_classes(file, classes):
+    hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
 
 
 def _class_order(file, data):
@@ -123,7 +151,7 @@ def save_logits(path, logits, classes):
     """
     with atomic_hdf5(path) as file:
         hdf5.write(file, "logits", logits)
-        hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
+        _write_classes(file, classes)
 
 
 def load_logits(path, data):
@@ -150,9 +178,14 @@ def load_logits(path, data):
     """
     advice = "write it with ckd_ref.save_logits"
     with error_context(path, advice), hdf5.open_checked(path) as file:
-        order = _class_order(file, data)
-        shape = len(data.image_label), len(data.classes)
-        return check_logits(hdf5.dataset(file, "logits", "f", shape)[()][:, order], data)
+        return _logits_in(file, data)
+
+
+def _logits_in(file, data):
+    """The logits in an open file, see `load_logits`."""
+    order = _class_order(file, data)
+    shape = len(data.image_label), len(data.classes)
+    return check_logits(hdf5.dataset(file, "logits", "f", shape)[()][:, order], data)
 
 
 def check_logits(logits, data):
@@ -164,14 +197,18 @@ def check_logits(logits, data):
     data : PairedData
     """
     expected = len(data.image_label), len(data.classes)
-    largest = np.finfo(np.float32).max
-    if logits is None or np.shape(logits) != expected or not (np.abs(logits) <= largest).all():
+    if logits is None or not _usable(logits, expected):
         came = "none" if logits is None else f"shape {np.shape(logits)}"
         raise FormatError(
             f"expected finite teacher logits of shape {expected}, one row per image of the data "
             f"set, got {came}; train a teacher on it first"
         )
     return np.asarray(logits, np.float32)
+
+
+def _usable(logits, shape):
+    """Whether logits have this shape and are finite as float32."""
+    return np.shape(logits) == shape and (np.abs(logits) <= np.finfo(np.float32).max).all()
 
 
 def logits_of(teacher, data, images, batch=32):
@@ -189,7 +226,7 @@ def logits_of(teacher, data, images, batch=32):
         return check_logits(teacher, data)[images]
     parts = [teacher(data.images(images[i:i + batch])) for i in range(0, len(images), batch)]
     logits, K = np.concatenate(parts), len(data.classes)
-    if logits.shape != (len(images), K) or not np.isfinite(logits).all():
+    if not _usable(logits, (len(images), K)):
         raise FormatError(
             f"expected finite logits (B, {K}) from the teacher for B images, got shape "
             f"{logits.shape} for {len(images)}; train it again"
@@ -212,19 +249,19 @@ def lesson(teacher, data, config):
     digest : str
         Of what it says of the static images.
     """
-    if teacher is None:
-        check_logits(None, data)
     static = data.images_in("static")
     said = logits_of(teacher, data, static)                    # (N, K)
     if config.teaching == "crop" and callable(teacher):
         return teacher, f"function {hashlib.sha256(said).hexdigest()}"
     logits = np.zeros((len(data.image_label), len(data.classes)), np.float32)
     label, rng = data.image_label[static], np.random.default_rng([config.seed, 2])
-    logits[static] = {
-        "permuted": lambda: said[_of_the_same_class(label, rng)],
-        "wrong": lambda: said[_of_another_class(label, rng)],
-        "smoothed": lambda: _smoothed(said, label, config.temperature),
-    }.get(config.teaching, lambda: said)()
+    if config.teaching == "permuted":
+        said = said[_of_the_same_class(label, rng)]
+    elif config.teaching == "wrong":
+        said = said[_of_another_class(label, rng)]
+    elif config.teaching == "smoothed":
+        said = _smoothed(said, label, config.temperature)
+    logits[static] = said
     return logits, hashlib.sha256(logits).hexdigest()
 
 
