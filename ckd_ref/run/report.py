@@ -171,9 +171,10 @@ def _title(lines, data, seeds):
     teachers = [line["accuracy_teacher"] for line in lines if "accuracy_teacher" in line]
     teacher = f"; teacher {_percent(teachers)} of the test images" if teachers else ""
     return (
-        f"**{data}**: {lines[0]['described']}; network {config['network']}, width "
-        f"{config['width']:g}, T = {config['T']}, size {config['size']}, {updates} updates of "
-        f"{config['batch']}; {count}{teacher}."
+        f"**{data}**: network {config['network']}, width {config['width']:g}, T = {config['T']}, "
+        f"size {config['size']}, {updates} updates of {config['batch']};\n"
+        f"{count}{teacher};\n"
+        f"{lines[0]['described']}."
     )
 
 
