@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from small import SMALL
 
@@ -16,6 +17,7 @@ from ckd_ref.config import Config
 from ckd_ref.events import FormatError
 from ckd_ref.run import sweep as module
 from ckd_ref.run.sweep import LADDER, Job, read_lines, read_spec, run_job, sweep
+from ckd_ref.run.teachers import save_logits
 
 SPEC = """
 seeds = [3, 2]
@@ -126,6 +128,16 @@ def test_a_line_says_what_was_run_and_what_came_out(spec, tmp_path):
     assert set(line["versions"]) == {"python", "ckd_ref", "numpy", "scipy", "autograd"}
     text = json.dumps(line)
     assert str(tmp_path) not in text and os.uname().nodename not in text, "nothing private"
+
+
+def test_the_accuracy_of_a_given_teacher_is_that_on_the_test_images(spec, glyph_data, tmp_path):
+    logits = np.eye(12, dtype=np.float32)[glyph_data.image_label]
+    test = glyph_data.images_in("test")
+    logits[test[:6]] = logits[test[:6], ::-1]                  # a quarter of the 24 is wrong
+    save_logits(tmp_path / "l.h5", logits, glyph_data.classes)
+    job = dataclasses.replace(read_spec(spec)[1], teacher=str(tmp_path / "l.h5"))
+    line = run_job(job, tmp_path)
+    assert line["accuracy_teacher"] == 0.75 and line["teacher"] == "given"
 
 
 def test_a_sweep_runs_each_job_once_and_keeps_its_lines(spec, tmp_path, monkeypatch):

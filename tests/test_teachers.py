@@ -148,6 +148,12 @@ def test_smoothed_logits_know_the_label_and_the_mean_confidence_alone(glyph_data
     assert rest == pytest.approx((1 - mean) / 11, rel=1e-5), "all other classes alike"
 
 
+def test_a_teacher_that_is_certain_is_smoothed_to_finite_logits(glyph_data):
+    certain = 1e4 * np.eye(12, dtype=np.float32)[glyph_data.image_label]
+    told, _, label = taught("smoothed", certain, glyph_data)
+    assert np.isfinite(told).all() and (told.argmax(axis=1) == label).all()
+
+
 def test_a_teacher_in_the_loop_or_of_the_whole_image(glyph_data, small_teacher):
     static = glyph_data.images_in("static")
     said = small_teacher(glyph_data.images(static))
