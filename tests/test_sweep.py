@@ -1,5 +1,7 @@
 """Sweeps: what a spec asks for, one line per run, interruptions, and a cluster's workers."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -42,6 +44,23 @@ def jobs(glyph_file):
         Job("glyphs", str(glyph_file), "events", dataclasses.replace(config, seed=seed))
         for seed in range(3)
     ]
+
+
+class InProcess(concurrent.futures.Executor):
+    """Runs a job when it is submitted: no process has to start."""
+
+    def submit(self, function, *args):
+        future = concurrent.futures.Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr(module, "_executor", lambda *_: contextlib.nullcontext(InProcess()))
 
 
 # What is compared
@@ -153,7 +172,7 @@ def test_a_sweep_runs_each_job_once_and_keeps_its_lines(spec, tmp_path, monkeypa
     assert path.read_bytes() == before
 
 
-def test_what_has_a_line_is_not_repeated_and_the_rest_is(jobs, tmp_path):
+def test_what_has_a_line_is_not_repeated_and_the_rest_is(jobs, tmp_path, in_process):
     lines = tmp_path / "lines.jsonl"
     sweep(jobs[:1], tmp_path / "runs", lines)
     first = read_lines(lines)
@@ -164,7 +183,9 @@ def test_what_has_a_line_is_not_repeated_and_the_rest_is(jobs, tmp_path):
     assert sweep(changed, tmp_path / "other", lines)[0]["config"]["rate"] == 0.01
 
 
-def test_a_line_from_before_an_option_was_added_still_counts(jobs, tmp_path, monkeypatch):
+def test_a_line_from_before_an_option_was_added_still_counts(
+    jobs, tmp_path, monkeypatch, in_process
+):
     lines = tmp_path / "lines.jsonl"
     before, = sweep(jobs[:1], tmp_path / "runs", lines)
     del before["config"]["teaching"]                           # at its default
@@ -173,7 +194,7 @@ def test_a_line_from_before_an_option_was_added_still_counts(jobs, tmp_path, mon
     assert sweep(jobs[:1], tmp_path / "runs", lines) == [before]
 
 
-def test_without_a_file_of_lines_finished_runs_are_read_from_their_folders(jobs, tmp_path):
+def test_without_a_file_of_lines_finished_runs_are_read_from_folders(jobs, tmp_path, in_process):
     first, again = (sweep(jobs[:1], tmp_path / "runs") for _ in range(2))
     assert first[0]["accuracy"] == again[0]["accuracy"] and not list(tmp_path.glob("**/runs.jsonl"))
     assert first[0]["seconds"] == again[0]["seconds"], "it was not trained again"
