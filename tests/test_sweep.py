@@ -102,7 +102,13 @@ def test_a_grid_is_every_combination_and_names_tell_them_apart(spec):
     assert {(job.config.rate, job.config.slope) for job in jobs} == {
         (rate, slope) for rate in (0.1, 0.2) for slope in (1.0, 2.0)
     }
-    assert jobs[0].variant == "events-rate0.1-slope1.0"
+    assert jobs[0].variant == "events-rate-0.1-slope-1.0"
+
+
+def test_several_grids_are_run_one_after_the_other_not_multiplied(spec):
+    spec.write_text(spec.read_text() + "\n[[grid]]\nrate = [0.1, 0.2]\n[[grid]]\nwidth = [0.5]\n")
+    cells = {(job.config.rate, job.config.width) for job in read_spec(spec)}
+    assert cells == {(0.1, SMALL["width"]), (0.2, SMALL["width"]), (Config().rate, 0.5)}
 
 
 def test_files_of_a_spec_are_relative_to_it_and_embedded_sets_are_not(tmp_path):

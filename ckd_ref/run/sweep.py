@@ -91,9 +91,10 @@ def read_spec(path):
     The file has ``seeds = [FIRST, COUNT]``; the tables ``[data]``, names and files or embedded
     sets; ``[options]``, fields of `Config` for all runs; ``[variants.NAME]``, those of each
     variant, or ``variants = [NAMES]`` of `LADDER`; ``[grid]``, lists of values for fields, of
-    which every combination is run; and ``[teachers]``, files by the name of the data. Only the
-    first two have to be there. For `report` there are a ``title``, a ``reference``, the variant
-    with which all others are compared, and ``beside``, variants of other sweeps to show as well.
+    which every combination is run, or several such tables ``[[grid]]``; and ``[teachers]``, files
+    by the name of the data. Only the first two have to be there. For `report` there are a
+    ``title``, a ``reference``, the variant with which all others are compared, and ``beside``,
+    variants of other sweeps to show as well.
 
     Parameters
     ----------
@@ -115,8 +116,7 @@ def read_spec(path):
         if unknown := set(spec) - KEYS:
             raise ValueError(f"expected the keys {', '.join(sorted(KEYS))}, got {unknown}")
         variants = spec_variants(spec)
-        grid = spec.get("grid", {})
-        cells = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+        cells = spec_cells(spec)
         jobs = []
         for seed, cell in itertools.product(range(first, first + count), cells):
             for (data, file), (variant, own) in itertools.product(
@@ -124,7 +124,7 @@ def read_spec(path):
             ):
                 config = Config(**spec.get("options", {}) | cell | own | {"seed": seed})
                 teacher = spec.get("teachers", {}).get(data)
-                suffix = "".join(f"-{name}{value}" for name, value in cell.items())
+                suffix = "".join(f"-{name}-{value}" for name, value in cell.items())
                 file = file if file in glyphs.SETS else str(path.parent / file)
                 teacher = teacher and str(path.parent / teacher)
                 jobs.append(Job(data, file, f"{variant}{suffix}", config, teacher))
@@ -142,6 +142,15 @@ def spec_variants(spec):
     if isinstance(variants, list):
         variants = {name: LADDER[name] for name in variants}
     return variants
+
+
+def spec_cells(spec):
+    """Options of each cell of a spec's grids, one empty cell if there is no grid."""
+    grids = spec.get("grid", {})
+    grids = grids if isinstance(grids, list) else [grids]
+    return [
+        dict(zip(grid, values)) for grid in grids for values in itertools.product(*grid.values())
+    ]
 
 
 def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False):
