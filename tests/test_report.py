@@ -18,12 +18,14 @@ from ckd_ref.run.report import (
     ladder_table,
     leakage_table,
     read_folder,
+    regimes_table,
     report,
     report_text,
     seeds_needed,
     variants_table,
     with_test,
 )
+from ckd_ref.run.sweep import LADDER
 
 RESULTS = pathlib.Path(__file__).parents[1] / "tutorials" / "results"
 FINAL = {
@@ -32,9 +34,12 @@ FINAL = {
 }
 
 
+DESCRIBED = "2 classes; images: 60 static, 4 test; recordings: 4 train, 4 test"
+
+
 def line(variant, seed, accuracy, data="set", leaky=False):
     found = {
-        "data": data, "variant": variant, "seed": seed, "described": "2 classes", "leaky": leaky,
+        "data": data, "variant": variant, "seed": seed, "described": DESCRIBED, "leaky": leaky,
         "accuracy": [0.9, accuracy], "seconds": 7.0, "config": vars(Config(seed=seed)),
     }
     return found | ({"accuracy_teacher": 0.99} if variant == "ckd" else {})
@@ -139,6 +144,61 @@ def test_leakage_pairs_the_same_variant_and_seed_of_both_splits(lines):
     labels = dict(all_differences(lines + leaky))
     assert labels["set: ckd, leaky - clean"] == pytest.approx([0.02, 0.03, 0.04])
     assert labels["set: ckd - transfer"] == pytest.approx([0.10, 0.03, 0.08])
+
+
+def in_regime(variant, seed, accuracy, **options):
+    """A line of a rung of the ladder with these options."""
+    config = vars(Config(**LADDER[variant], seed=seed, **options))
+    return line(f"{variant}-cell", seed, accuracy) | {"config": config}
+
+
+@pytest.fixture
+def map_lines():
+    """Two cells: all 30 images, and 3 of them; the events of both are the same runs."""
+    found = []
+    for seed, noise in enumerate((0.0, 0.02, -0.01)):
+        found += [
+            in_regime("events", seed, 0.5),
+            in_regime("transfer", seed, 0.6 - noise),
+            in_regime("ckd", seed, 0.7 + noise),
+            in_regime("transfer", seed, 0.52 + noise, static_per_class=3),
+            in_regime("ckd", seed, 0.51 - noise, static_per_class=3),
+        ]
+    return found
+
+
+def test_the_map_compares_inside_a_cell_and_events_need_no_images(map_lines):
+    table = regimes_table(map_lines)
+    few, many = [cells(row, "set") for row in table.splitlines()[2:]]
+    assert few[1:4] == ["0.125", "480", "3"] and many[1:4] == ["0.125", "480", "30"]
+    assert few[4].startswith("+2.3 ± ") and few[5].startswith("-1.7 ± ")
+    assert many[4].startswith("+9.7 ± ") and many[5].startswith("+10.7 ± ")
+    assert few[6] == many[6] == "3"
+
+
+def test_what_is_no_rung_has_no_place_on_the_map(map_lines):
+    """Another option than those of the regimes, or a data set with one cell alone."""
+    other = in_regime("ckd", 0, 0.9, static_per_class=3, temperature=2.0)
+    assert regimes_table(map_lines + [other]) == regimes_table(map_lines)
+    alone = [each for each in map_lines if each["config"]["static_per_class"] is None]
+    assert regimes_table(alone) == ""
+
+
+def test_longer_and_wider_runs_are_cells_of_their_own(map_lines):
+    longer = [in_regime("ckd", 0, 0.9, batches=90), in_regime("ckd", 0, 0.9, width=0.25)]
+    rows = regimes_table(map_lines + longer).splitlines()[2:]
+    found = [cells(row, "set")[1:6] for row in rows]
+    assert ["0.125", "1440", "30", "", ""] in found and ["0.25", "480", "30", "", ""] in found
+
+
+def test_a_report_has_the_map_as_table_and_picture(map_lines, tmp_path):
+    (tmp_path / "a.toml").write_text(
+        'seeds = [0, 3]\n[data]\nset = "gone.h5"\n[grid]\nstatic_per_class = [3]\n')
+    ladder = [line(name, 0, 0.5, "other") for name in ("events", "transfer", "ckd")]
+    texts = [json.dumps(each) + "\n" for each in map_lines + ladder]
+    (tmp_path / "a.jsonl").write_text("".join(texts))
+    assert regimes_table(map_lines) in report(tmp_path)
+    assert (tmp_path / "regimes.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_report_is_made_from_the_lines_alone(lines, tmp_path):

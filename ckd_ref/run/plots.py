@@ -7,10 +7,15 @@ from ..data.files import atomic_write
 from ..data.info import printable
 from ..events import resize_frames
 
-COLOURS = {
-    "snn": "tab:gray", "events": "tab:gray", "static": "tab:green", "transfer": "tab:blue",
-    "ckd": "tab:red", "published": "tab:purple",
+STYLES = {
+    "events": {"color": "0.65", "ls": "-"},
+    "static": {"color": "tab:green", "ls": ":"},
+    "transfer": {"color": "tab:blue", "ls": "--"},
+    "ckd": {"color": "darkred", "ls": "-"},
+    "published": {"color": "tab:orange", "ls": "-."},
 }
+STYLES["snn"] = STYLES["events"]
+"""Of the variants' curves, to be told apart without colours as well."""
 
 PANELS = {
     "accuracy_test": "test accuracy",
@@ -18,9 +23,14 @@ PANELS = {
     "cls_s": "static loss",
     "da": "alignment loss (Eq. 6)",
     "kd": "distillation loss (Eq. 9)",
-    "replacement": "P, Eq. (8), and gamma, Eq. (10)",
 }
 """Columns of a log and the titles of their curves."""
+
+SCHEDULES = {
+    "replacement": ("P, Eq. (8)", {"color": "0.5", "ls": "--"}),
+    "gamma": ("gamma, Eq. (10)", {"color": "black", "marker": ".", "lw": 1}),
+}
+"""Columns of a log that do not depend on what is learned."""
 
 SHEET_ROWS, SHEET_CLASSES = 26, 104
 """Rows of a block, and the most classes of a contact sheet: four blocks fit on a screen."""
@@ -45,19 +55,23 @@ def learning_curves(path, histories):
                 if rows:
                     epochs = [row["epoch"] + 1 for row in rows]
                     values = [row[key] for row in rows]
-                    color = COLOURS[method]
-                    axis.plot(epochs, values, lw=1.2, alpha=0.8, color=color, label=label)
+                    axis.plot(epochs, values, lw=1.3, label=label, **STYLES[method])
                     label = None                               # one legend entry per method
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
+    last = axes.flat[-1]
+    last.set_visible("ckd" in histories)
     for history in histories.get("ckd", [])[:1]:
         epochs = [row["epoch"] + 1 for row in history]
-        gamma = [row["gamma"] for row in history]
-        axes.flat[-1].plot(epochs, gamma, "k--", lw=1, label="gamma, Eq. (10)")
+        for key, (label, style) in SCHEDULES.items():
+            last.plot(epochs, [row[key] for row in history], label=label, **style)
+        last.legend(fontsize=8)
+    last.set_title("schedules of ckd", fontsize=10)
+    last.grid(alpha=0.3)
+    last.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes[1]:
         axis.set_xlabel("epoch")
-    for axis in (axes.flat[0], axes.flat[-1]):
-        axis.legend(fontsize=8)
+    axes.flat[0].legend(fontsize=8)
     _save(figure, path)
 
 
@@ -82,6 +96,41 @@ def differences(path, found):
     axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("difference in final accuracy, points")
     axis.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
+def regimes(path, found):
+    """Draw the map of regimes, as PNG: a panel per width and number of updates.
+
+    Parameters
+    ----------
+    path : path of the picture
+    found : list of (data, (width, updates, static images per class), {label: (mean, half-width)})
+    """
+    panels = list(dict.fromkeys((data, *cell[:2]) for data, cell, _ in found))
+    figure = _figure((2.6 * len(panels) + 0.8, 3.4))
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, panel in zip(axes, panels):
+        data, width, updates = panel
+        inside = [(cell[2], steps) for name, cell, steps in found if (name, *cell[:2]) == panel]
+        for number, label in enumerate(inside[0][1]):
+            images = np.array([static for static, steps in inside if label in steps])
+            values = [steps[label] for _, steps in inside if label in steps]
+            mean, half = 100 * np.array(values).reshape(-1, 2).T
+            axis.errorbar(
+                images * (0.96 + 0.08 * number), mean, yerr=half, capsize=3, label=label,
+                fmt=("s--", "o-")[number], color=("tab:gray", "tab:red")[number],
+            )
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set_xscale("log")
+        ticks = sorted({cell[2] for _, cell, _ in found})
+        axis.set_xticks(ticks, ticks)
+        axis.minorticks_off()
+        axis.set_title(f"{data}, width {width:g}\n{updates} updates", fontsize=10)
+        axis.set_xlabel("images per class")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("difference in final accuracy, points")
+    axes[0].legend(fontsize=8)
     _save(figure, path)
 
 
@@ -188,7 +237,7 @@ def _tiles(data, image, recording, T, size):
 
 
 def _titles(T):
-    return ["image", "V", *(f"t = {t + 1}" for t in range(T))]
+    return ["image", "V", *(f"t = {t}" for t in range(T))]
 
 
 def _save(figure, path):

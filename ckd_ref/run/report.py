@@ -2,10 +2,12 @@
 
 import math
 import pathlib
+import re
 import tomllib
 
 from scipy import stats
 
+from ..config import Config
 from ..data.files import atomic_write
 from . import plots
 from .sweep import LADDER, read_lines, spec_variants
@@ -34,7 +36,10 @@ t-test; accuracies are final ones, in percent of the test recordings.
 
 
 def report(folder):
-    """Write ``README.md`` and ``differences.png`` from the sweeps in a folder.
+    """Write ``README.md`` and two pictures from the sweeps in a folder.
+
+    ``differences.png`` has the steps of the ladders and the leaky splits, ``regimes.png`` the map
+    of every data set on which the size of the network, of the pools or of the training varies.
 
     Parameters
     ----------
@@ -51,6 +56,11 @@ def report(folder):
     text = report_text(folder, lines)
     found = [(label, values, *interval(values)) for label, values in all_differences(lines)]
     plots.differences(folder / "differences.png", found)
+    if regimes := all_regimes(lines):
+        plots.regimes(folder / "regimes.png", [
+            (data, cell, {label: interval(values) for label, values in steps.items() if values})
+            for data, cell, steps in regimes
+        ])
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
@@ -72,10 +82,14 @@ def _specs(folder):
 
 
 def report_text(folder, lines):
-    """A section for every sweep of a folder, and one on leaky splits, in Markdown."""
-    sections = [HEAD]
+    """A section for every sweep of a folder, one on leaky splits, one on regimes, in Markdown."""
+    sections, grids = [HEAD], []
     for path in _specs(folder):
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
+        command = f"`python -m ckd_ref sweep tutorials/results/{path.name} --out OUT`"
+        if "grid" in spec:
+            grids.append(command)
+            continue
         first, count = spec["seeds"]
         shown = [*spec.get("beside", []), *spec_variants(spec)]
         shown.sort(key=lambda name: [*LADDER, name].index(name))
@@ -85,11 +99,14 @@ def report_text(folder, lines):
             and first <= line["seed"] < first + count
         ]
         chosen.sort(key=lambda line: shown.index(line["variant"]))
-        command = f"`python -m ckd_ref sweep tutorials/results/{path.name} --out OUT`"
         table = variants_table(chosen, spec.get("reference"))
         sections.append(f"## {spec.get('title', path.stem)}\n\n{command}\n\n{table}")
     if leakage := leakage_table(lines):
         sections.append(f"## What a leaky split gives\n\n{leakage}")
+    if regimes := regimes_table(lines):
+        commands = ",\n".join(grids)
+        sections.append(f"## Where the teacher begins to help\n\n{commands}\n\n"
+                        f"![Map](regimes.png)\n\n{regimes}")
     return "\n".join(sections)
 
 
@@ -138,8 +155,7 @@ def final(lines, data, variant):
 
 def difference(lines, data, variant, other, other_data=None):
     """Differences in final accuracy between two variants, one for each seed that both have."""
-    a, b = final(lines, data, variant), final(lines, other_data or data, other)
-    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+    return _minus(final(lines, data, variant), final(lines, other_data or data, other))
 
 
 def variants_table(lines, reference=None):
@@ -258,11 +274,85 @@ def _leaks(lines):
                 yield clean, leaky, variant, values
 
 
+def regimes_table(lines):
+    """The map of regimes in a table: a row for every cell of `all_regimes`; empty without any."""
+    rows = []
+    for data, (width, updates, static), steps in all_regimes(lines):
+        cells = " | ".join(with_test(values) if values else "" for values in steps.values())
+        seeds = max(map(len, steps.values()))
+        rows.append(f"| {data} | {width:g} | {updates} | {static} | {cells} | {seeds} |")
+    if not rows:
+        return ""
+    head = ["| data | width | updates | images per class | transfer - events | ckd - transfer |"
+            " seeds |", "|---" * 7 + "|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def all_regimes(lines):
+    """What alignment and teacher give wherever a data set was run in more than one regime.
+
+    Returns
+    -------
+    found : list of (data, (width, updates, static images per class), steps), sorted; steps has
+        the differences of seeds by the names "transfer - events" and "ckd - transfer".
+    """
+    runs = {}
+    for line in lines:
+        if name := _rung(line):
+            cell = _cell(line) if name != "events" else (*_cell(line)[:2], 0)
+            where = runs.setdefault(line["data"], {}).setdefault((name, cell), {})
+            where[line["seed"]] = line["accuracy"][-1]
+    found = []
+    for data, by_cell in runs.items():
+        cells = sorted({cell for name, cell in by_cell if name == "ckd"})
+        for cell in cells if len(cells) > 1 else []:
+            events = by_cell.get(("events", (*cell[:2], 0)), {})   # they see no images
+            transfer, ckd = by_cell.get(("transfer", cell), {}), by_cell["ckd", cell]
+            found.append((data, cell, {
+                "transfer - events": _minus(transfer, events),
+                "ckd - transfer": _minus(ckd, transfer),
+            }))
+    return found
+
+
+REGIME = "width", "epochs", "batches", "static_per_class", "seed"
+"""Fields of Config in which runs of one map differ."""
+
+
+def _rung(line):
+    """The rung of `LADDER` that a run is, in whatever regime, or None."""
+    config = Config(**line["config"])
+    regime = {name: line["config"][name] for name in REGIME} | {"size": line["config"]["size"]}
+    for name in ("events", "transfer", "ckd"):
+        if config == Config(**LADDER[name] | regime):
+            return name
+    return None
+
+
+def _cell(line):
+    """Width, updates, static images per class of a run."""
+    config = line["config"]
+    static = config["static_per_class"]
+    if static is None:
+        classes, images = (
+            int(re.search(rf"(\d+) {word}", line["described"])[1]) for word in ("classes", "static")
+        )
+        static = images // classes
+    return config["width"], config["epochs"] * config["batches"], static
+
+
+def _minus(a, b):
+    """Differences of two accuracies by seed, for the seeds that both have."""
+    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+
+
 def all_differences(lines):
-    """(label, differences) of every step of every ladder and of every leaky split."""
+    """(label, differences) of every step of every complete ladder and of every leaky split."""
     found = []
     for data in dict.fromkeys(line["data"] for line in lines if not line["leaky"]):
         there = list(dict.fromkeys(line["variant"] for line in lines if line["data"] == data))
+        if not {"events", "transfer", "ckd"} <= set(there):
+            continue
         for variant in LADDER:
             pair = _step(variant, [name for name in LADDER if name in there])
             values = difference(lines, data, *pair) if pair and variant in there else []
@@ -281,7 +371,7 @@ def _percent(values, sign=""):
 
 def with_test(differences):
     """Mean difference in points with its interval, and the p-value of the paired t-test."""
-    if len(set(differences)) < 2:
+    if max(differences) - min(differences) < 1e-9:             # the test needs a spread
         return _percent(differences, "+")
     p = stats.ttest_1samp(differences, 0).pvalue
     return f"{_percent(differences, '+')} (p = {p:.2g})"
