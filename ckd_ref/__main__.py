@@ -186,7 +186,8 @@ def _evaluate(args):
             )
         test = data.recordings_in("test")
         frames = data.frames(test, config.T, config.size)
-        right = classify(config.model(len(classes)), run, frames) == data.event_label[test]
+        predicted = classify(config.model(len(classes)), run, frames, config.batch)
+        right = predicted == data.event_label[test]
     batches = f" and {len(run.rows)} batches" if run.rows else ""
     print(f"{args.checkpoint}: {np.mean(right):.1%} of {len(test)} test recordings "
           f"({config.method}, after {run.epoch} epochs{batches})")

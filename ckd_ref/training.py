@@ -144,7 +144,7 @@ def distillation(config, labels):
     }[config.distillation]
 
 
-def classify(net, run, frames, batch=8):
+def classify(net, run, frames, batch=20):
     """Classes of recordings, from events alone.
 
     Parameters
@@ -203,7 +203,8 @@ def epochs(net, run, sampler, test_frames, test_labels, config,
             run.rows.append(row)
             if index < config.batches - 1:
                 yield row
-        accuracy = np.mean(classify(net, run, test_frames) == test_labels)
+        classes = classify(net, run, test_frames, config.batch)
+        accuracy = np.mean(classes == test_labels)
         run.history.append({
             "epoch": epoch,
             "rate": rate,
