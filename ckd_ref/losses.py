@@ -29,10 +29,10 @@ def tet_loss(logits, labels, lam=1e-3, target=1.0, weights=None):
     original.
 
     Assumption: the paper names the loss, not its constants. lam = 0.001 is the original's, and so
-    is the target, the firing threshold, which is 1 here. The outputs come from a linear head whose
-    scale nothing fixes, so a target of 0.5 is another regulariser, not the same in other units;
-    with lam = 0.001 the difference is small. Baseline: fills the target with args.threshold, 0.5,
-    in train_epoch of main_transfer.py. Test: `test_tet_golden`.
+    is the target, the firing threshold, which is 1 here. A target of 0.5 is the same loss of
+    outputs that are 0.5 higher, a shift that the bias of the linear head takes up. Baseline: fills
+    the target with args.threshold, 0.5, in train_epoch of main_transfer.py.
+    Test: `test_tet_target_is_a_shift_of_the_outputs`.
 
     Parameters
     ----------
@@ -179,7 +179,8 @@ def ckd_loss(
     -------
     total : scalar
     parts : dict of floats
-        The unweighted losses ``cls_s``, ``da``, ``kd`` and ``cls_e``, for the log.
+        ``cls_s``, ``da``, ``kd`` and ``cls_e`` for the log, before alpha, beta and gamma. ``da`` has
+        both sums of Eq. (6) in the paper's reading, ``cls_e`` its weighted steps in the baseline's.
     """
     if reading not in ("paper", "baseline"):
         raise ValueError(f'expected reading "paper" or "baseline", got {reading!r}')

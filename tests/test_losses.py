@@ -86,7 +86,7 @@ def test_tet_is_not_the_loss_of_the_mean_output(batch):
     """A wrong version: steps are to be classified one by one; by convexity that costs more."""
     logits = batch["static_logits"]
     value = tet_loss(logits, LABELS, lam=0)
-    of_the_mean = cross_entropy(logits.mean(0), LABELS).mean()
+    of_the_mean = -log_softmax(logits.mean(0), axis=-1)[onp.arange(6), LABELS].mean()
     assert value > of_the_mean + 0.01, (
         "TET: every time step must be classified, not their mean output; expected more than "
         f"{of_the_mean:.6g}, which the mean output costs, got {value:.6g}"
@@ -103,6 +103,14 @@ def test_tet_golden(golden, key):
     assert_close(value, g[key]["loss"][()], 1e-9, what.format("loss"), {"T": len(outputs)})
     slope = grad(lambda o: tet_loss(o, labels, lam, target))(outputs)
     assert_close(slope.transpose(1, 0, 2), g[key]["grad"][:], 1e-9, what.format("gradient"))
+
+
+def test_tet_target_is_a_shift_of_the_outputs(batch):
+    outputs = batch["static_logits"]
+    value = tet_loss(outputs, LABELS, lam=0.3, target=0.5)
+    shifted = tet_loss(outputs + 0.5, LABELS, lam=0.3, target=1.0)
+    what = "TET: a target lower by 0.5 costs what outputs higher by 0.5 cost, whatever the target"
+    assert_close(value, shifted, 1e-12, what)
 
 
 @pytest.mark.parametrize("weights", [None, onp.array([0.2, 1.5, 0.0])])
