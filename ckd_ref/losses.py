@@ -179,8 +179,9 @@ def ckd_loss(
     -------
     total : scalar
     parts : dict of floats
-        ``cls_s``, ``da``, ``kd`` and ``cls_e`` for the log, before alpha, beta and gamma. ``da`` has
-        both sums of Eq. (6) in the paper's reading, ``cls_e`` its weighted steps in the baseline's.
+        ``cls_s``, ``da``, ``kd`` and ``cls_e`` for the log, before alpha, beta and gamma. ``da``
+        has both sums of Eq. (6) in the paper's reading; the steps of ``cls_e`` have their weights
+        in the baseline's.
     """
     if reading not in ("paper", "baseline"):
         raise ValueError(f'expected reading "paper" or "baseline", got {reading!r}')

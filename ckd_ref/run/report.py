@@ -1,5 +1,6 @@
 """Tables and figures of finished runs, from their lines alone."""
 
+import bisect
 import math
 import pathlib
 import re
@@ -136,13 +137,16 @@ def seeds_needed(effect, spread, power=0.8, level=0.05):
     -------
     n : int
     """
-    for n in range(2, 10000):
+    def seen(n):
         limit = stats.t.ppf(1 - level / 2, n - 1)
         shift = effect / spread * math.sqrt(n)
-        seen = stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift)
-        if seen >= power:
-            return n
-    raise ValueError(f"expected an effect that 10,000 seeds can show, got {effect} of {spread}")
+        return stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift)
+
+    counts = range(2, 10_000)
+    found = bisect.bisect_left(counts, power, key=seen)        # the power grows with n
+    if found == len(counts):
+        raise ValueError(f"expected an effect that 10,000 seeds can show, got {effect} of {spread}")
+    return counts[found]
 
 
 def final(lines, data, variant):
