@@ -233,3 +233,61 @@ def test_excerpts_leave_out_docstrings_only():
     ]
     assert runner.excerpt("ckd_ref.events.EVENT_DTYPE").startswith("EVENT_DTYPE = np.dtype(")
     assert "# rounded up" in runner.excerpt("ckd_ref.events.window_edges")
+
+
+def streams(notebook):
+    """What each cell of code prints."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return ["".join(out.get("text", "") for out in cell.outputs) for cell in cells]
+
+
+def pictures(notebook):
+    return [
+        output.data["image/png"]
+        for cell in notebook.cells if cell.cell_type == "code"
+        for output in cell.outputs if "image/png" in output.get("data", {})
+    ]
+
+
+@pytest.fixture
+def notebooks():
+    pytest.importorskip("nbformat", reason='notebooks need pip install ".[notebooks]"')
+    return importlib.import_module("notebooks")
+
+
+def test_a_notebook_has_the_cells_in_order(tutorial, notebooks):
+    math = "\n```math\nx < \\frac{1}{2} \\tag{1}\n```\n\n[next](02_next.md), [map](../README.md)\n"
+    tutorial.write_text(tutorial.read_text() + math)
+    notebook = notebooks.convert(tutorial, tutorial.parent / "some" / "folder")
+    assert [cell.source for cell in notebook.cells] == [
+        "# A tutorial of every kind of block",
+        "import matplotlib.pyplot as plt\na = 1",
+        'print("a is", a)\nprint("done")',
+        f"```python\n{runner.excerpt('ckd_ref.neuron.lif_step')}```",
+        'plt.figure()\nplt.plot([0, 1])\nplt.savefig("pictures/line.png")',
+        "$$\nx < \\frac{1}{2} \\tag{1}\n$$\n\n[next](02_next.ipynb), [map](../../../README.md)",
+    ]
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds == ["markdown", "code", "code", "markdown", "code", "markdown"]
+    assert streams(notebook) == ["", "a is 1\ndone\n", ""] and len(pictures(notebook)) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_notebook_of_a_tutorial(path, notebooks, tmp_path):
+    text = "".join(cell.source for cell in notebooks.convert(path, tmp_path).cells)
+    assert "```math" not in text and "<!--" not in text and text.count("$$") % 2 == 0
+    assert path.read_text().count("```math") == text.count("$$") // 2
+
+
+def test_a_notebook_runs_and_prints_and_draws_what_it_says(notebooks, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip(
+        "nbclient", reason='running notebooks needs pip install ".[notebooks]"'
+    )
+    pytest.importorskip("ipykernel", reason='running notebooks needs pip install ".[notebooks]"')
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebooks.write([TUTORIALS / "02_lif_neuron.md"], tmp_path)
+    notebook = notebooks.nbformat.read(tmp_path / "02_lif_neuron.ipynb", as_version=4)
+    stored, drawn = streams(notebook), len(pictures(notebook))
+    client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    assert streams(notebook) == stored and drawn == len(pictures(notebook)) == 3

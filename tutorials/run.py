@@ -14,9 +14,9 @@ A tutorial is plain Markdown with four conventions:
 * A ``text`` block directly after a ``python`` block holds what that block prints.
 * A ``python`` block under ``<!-- source: ckd_ref.module.name -->`` is not run: it is that source,
   without docstring.
-* A block that ends with ``plt.savefig("pictures/NAME.png")`` begins a new figure, and the text shows
-  the picture. Each picture must be saved, shown and present; its pixels are not compared, since
-  they vary with the versions of fonts and libraries.
+* A block that ends with ``plt.savefig("pictures/NAME.png")`` begins a new figure, and the text
+  shows the picture. Each picture must be saved, shown and present; its pixels are not compared,
+  since they vary with the versions of fonts and libraries.
 """
 
 import argparse
@@ -84,9 +84,8 @@ def located(path, line):
 @contextlib.contextmanager
 def session(scratch):
     """What a session started in this folder has, in `scratch`, a copy of it without pictures."""
-    shutil.copytree(
-        FOLDER, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns("pictures", "__pycache__")
-    )
+    ignored = shutil.ignore_patterns("pictures", "__pycache__")
+    shutil.copytree(FOLDER, scratch, ignore=ignored, dirs_exist_ok=True)
     pathlib.Path(scratch, "pictures").mkdir()
     plt.switch_backend("Agg")
     with contextlib.chdir(scratch), plt.style.context(["default", FOLDER / "matplotlibrc"]):
