@@ -6,8 +6,11 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
+
+import ckd_ref
 
 ROOT = pathlib.Path(__file__).parents[1]
 TUTORIALS = ROOT / "tutorials"
@@ -291,3 +294,176 @@ def test_a_notebook_runs_and_prints_and_draws_what_it_says(notebooks, tmp_path, 
     client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     assert streams(notebook) == stored and drawn == len(pictures(notebook)) == 3
+
+
+def needs_docs(*modules):
+    for module in modules:
+        pytest.importorskip(module, reason='the book needs pip install ".[docs]"')
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """Pages of the book, as the command writes them; a warning would be an error."""
+    needs_docs("pdoc", "markdown_it", "mdit_py_plugins", "latex2mathml")
+    folder = tmp_path_factory.mktemp("book")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["run.py", "--book", str(folder)])
+        runner.main()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".html"}
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
+
+
+@pytest.fixture
+def markup(tmp_path, monkeypatch):
+    needs_docs("markdown_it", "mdit_py_plugins", "latex2mathml")
+    module = importlib.import_module("markup")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    return module
+
+
+def test_the_book_has_every_chapter_and_every_public_name(book):
+    assert {"index.html", "tutorials.html", "protocol.html", "results.html"} <= set(book)
+    assert {f"{path.stem}.html" for path in FILES} <= set(book)
+    for name in ckd_ref.__all__:
+        link = re.search(rf'href="([^"#]+)#{name}"><code>{name}<', book["names.html"])
+        assert f'id="{name}"' in book[link[1]]
+    assert 'href="ckd_ref/neuron.html#lif_step"' in book["02_lif_neuron.html"]
+
+
+def test_the_book_needs_no_network(book):
+    for url, text in book.items():
+        assert not re.search(r"<script|<link|@import|src=.?http|url\(.?http", text), url
+
+
+def test_links_of_the_book_lead_somewhere(book):
+    ids = {url: set(re.findall(r'id="([^"]+)"', text)) for url, text in book.items()}
+    for url, text in book.items():
+        for link in re.findall(r'<a [^>]*href="(?!https?:)([^"]*)"', text):
+            target, _, anchor = link.partition("#")
+            target = os.path.normpath(os.path.join(os.path.dirname(url), target) if target else url)
+            assert target in book and (not anchor or anchor in ids[target]), f"{url}: {link}"
+
+
+def test_mathematics_of_the_book_is_mathml(book):
+    for path in FILES:
+        text = book[f"{path.stem}.html"]
+        text = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\\[a-z]{2,}|\$", text), path.name
+        equations = path.read_text().count("```math")
+        assert text.count('<div class="formula"><math') == equations
+    assert "<span>(3)</span></div>" in book["02_lif_neuron.html"]
+
+
+CHAPTER = """# One
+
+<!-- source: ckd_ref.neuron.lif -->
+```python
+a = 1
+```
+
+```text
+printed
+```
+## Links
+
+[two](two.md#there) [file](setup.cfg) `lif` `neuron.lif` `<a>` $a_b$ $5 and $6
+![dot](pictures/dot.png)
+
+```mermaid
+flowchart LR
+    a["<b>A</b><br/>first,<br/>second"]
+    b["<b>B</b>"]
+    a --> b
+```
+"""
+
+
+def test_a_chapter(markup, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "dot.png").write_bytes(b"dot")
+    (tmp_path / "setup.cfg").touch()
+    (tmp_path / "one.md").write_text(CHAPTER)
+    chapters = markup.Chapters(
+        {"one.md": "one.html", "two.md": "two.html"}, {"neuron.lif": "neuron.html#lif"}
+    )
+    text, sections = chapters.render("one.md")
+    assert sections == [("Links", "links")]
+    linked = '<a href="neuron.html#lif"><code>neuron.lif</code></a>'
+    for part in (
+        f'<p class="source">{linked}</p>',
+        '<div class="output"><div class="pdoc-code"><pre><span></span>printed',
+        '<a href="two.html#there">two</a> <span title="setup.cfg">file</span>',
+        f'<code>lif</code> {linked} <code>&lt;a&gt;</code> <span class="math inline"><math',
+        "$5 and $6",
+        '<img src="data:image/png;base64,ZG90" alt="dot" />',
+        "<li><b>A</b>: first, second &rarr; b</li>\n<li><b>B</b></li>",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[gone](gone.md)", "leads to gone.md, which does not exist"),
+    ("![gone](gone.png)", "gone.png"),
+    ("```math\n\\frac{1}{2\n```", "missing brace"),
+    ("$\\nothing$", "unknown command"),
+])
+def test_a_chapter_with_a_mistake_is_refused(markup, tmp_path, text, message):
+    (tmp_path / "one.md").write_text(text)
+    with pytest.raises(Exception, match=message):
+        markup.Chapters({"one.md": "one.html"}, {}).render("one.md")
+
+
+DOCSTRING = """Add, ``a
++ b``, as $a_b$.
+
+Deviation: none. Test: `t`.
+
+Parameters
+----------
+a, b : (T,) arrays of `float`
+    Both.
+
+    Long.
+c : int
+
+Raises
+------
+ValueError
+    Never.
+
+Examples
+--------
+>>> 1 + 1
+2
+"""
+
+
+def test_a_docstring_becomes_text_and_definitions(markup):
+    text = markup.docstring(DOCSTRING)
+    for part in (
+        'Add, <code>a + b</code>, as <span class="math inline"><math',
+        "<p><em>Deviation:</em> none. <em>Test:</em> <code>t</code>.</p>",
+        "<h6>Parameters</h6>\n<dl>\n<dt><code>a, b</code> : (T,) arrays of <code>float</code></dt>",
+        "<dd><p>Both.</p>\n<p>Long.</p>\n</dd>\n<dt><code>c</code> : int</dt>\n</dl>",
+        "<dt><code>ValueError</code></dt>\n<dd><p>Never.</p>",
+        '<span class="gp">&gt;&gt;&gt; </span>',
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("text, message", [
+    ("What ``is this`?", "code without an end"),
+    ("It.\n\nReturn\n------\nx : int\n", "Return is no section of numpy's format"),
+])
+def test_a_docstring_with_a_mistake_is_refused(markup, text, message):
+    with pytest.raises(ValueError, match=message):
+        markup.docstring(text)
+
+
+def test_a_warning_stops_the_book(book, monkeypatch, tmp_path):
+    module = importlib.import_module("book")
+    monkeypatch.setattr(module, "book", lambda: warnings.warn("a docstring with a problem"))
+    with pytest.raises(UserWarning, match="a docstring with a problem"):
+        module.write(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -14,11 +14,11 @@ import warnings
 
 import pdoc.doc
 import pdoc.render
+from markup import Chapters, docstring
 from pygments.formatters import HtmlFormatter
+from run import FOLDER, TUTORIALS
 
 import ckd_ref
-from markup import Chapters, docstring
-from run import FOLDER, TUTORIALS
 
 ROOT = FOLDER.parent
 CONTENTS = [

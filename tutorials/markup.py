@@ -14,10 +14,11 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
-
 from run import FOLDER
 
 ROOT = FOLDER.parent
+TEXTS = {"Notes", "Examples"}
+LISTS = {"Attributes", "Parameters", "Raises", "Returns", "Yields"}
 
 
 def engine():
@@ -31,24 +32,27 @@ def engine():
 def docstring(text):
     """A docstring in numpy's format; its sections become lists of definitions."""
     text = re.sub(r"``.*?``", lambda code: " ".join(code[0].split()), text, flags=re.DOTALL)
+    if re.sub(r"(`+)[^`]+\1", "", text).count("`"):
+        raise ValueError(f"code without an end in this docstring:\n{text}")
     text = re.sub(r"^(?=Deviation:|Assumption:)", r"\n", text, flags=re.MULTILINE)
     text = re.sub(r"\b(Deviation|Assumption|Baseline|Test):(?=\s)", r"*\1:*", text)
     text = re.sub(r"^>>>(.+\n?)*", r"```pycon\n\g<0>\n```\n", text, flags=re.MULTILINE)
-    first, *sections = re.split(r"^(\w+)\n-{3,}\n", text, flags=re.MULTILINE)
+    first, *sections = re.split(r"^(\w+)\n-{3,}$", text, flags=re.MULTILINE)
     markdown = engine()
     made = markdown.render(first)
     for title, section in zip(sections[::2], sections[1::2]):
-        entries = title not in ("Notes", "Examples")
+        if title not in TEXTS | LISTS:
+            raise ValueError(f"{title} is no section of numpy's format in this docstring:\n{text}")
         made += f"<h6>{title}</h6>\n"
-        made += _definitions(section, markdown) if entries else markdown.render(section)
+        made += markdown.render(section) if title in TEXTS else _definitions(section, markdown)
     return made
 
 
 def _definitions(section, markdown):
     """Entries ``name : type``, each with an indented description that may be missing."""
     made = ""
-    for entry in re.findall(r"^\S.*\n?(?:(?:[ ].*)?\n)*(?:[ ].*)?", section, re.MULTILINE):
-        term, _, description = entry.strip().partition("\n")
+    for entry in re.split(r"\n(?=\S)", section.strip()):
+        term, _, description = entry.partition("\n")
         name, colon, kind = term.partition(" : ")
         made += f"<dt><code>{html.escape(name)}</code>"
         made += f" : {markdown.renderInline(kind)}</dt>\n" if colon else "</dt>\n"
@@ -129,8 +133,8 @@ class Chapters:
         return f'<p class="source">{self._link(source[1])}</p>'
 
     def _code_inline(self, tokens, i, options, env):
-        inside = any(token.type == "link_open" for token in tokens[:i])
-        return self._link(tokens[i].content, inside)
+        opened = sum(token.nesting for token in tokens[:i] if token.tag == "a")
+        return self._link(tokens[i].content, inside_a_link=opened > 0)
 
     def _link(self, text, inside_a_link=False):
         code = f"<code>{html.escape(text)}</code>"
@@ -152,12 +156,15 @@ def _fence(tokens, i, options, env):
 
 def _formula(latex, options):
     """MathML; the number of a displayed equation stands to its right."""
-    if not options["display_mode"]:
-        return mathml(latex)
     tag = re.search(r"\\tag\{(.*?)\}", latex)
     latex = latex.replace(tag[0], "") if tag else latex
+    made = mathml(latex.strip(), display="block" if options["display_mode"] else "inline")
+    braces = [len(re.findall(rf"(?<!\\)\{brace}", latex)) for brace in "{}"]
+    if re.search(r">[^<]*\\", made) or braces[0] != braces[1]:
+        raise ValueError(f"a formula with an unknown command or a missing brace: {latex}")
+    made = re.sub(r"(<mi>[a-z]{2,}</mi>)(?=<m[in])", r'\1<mspace width="0.17em"/>', made)  # log x
     number = f"<span>({tag[1]})</span>" if tag else ""
-    return f'<div class="formula">{mathml(latex.strip(), display="block")}{number}</div>\n'
+    return f'<div class="formula">{made}{number}</div>\n' if options["display_mode"] else made
 
 
 def _flowchart(text):
