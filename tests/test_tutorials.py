@@ -208,7 +208,8 @@ def test_blocks_run_when_pasted_into_a_session_in_the_folder(tmp_path):
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
-def test_show_tells_what_is_different_and_changes_nothing(tutorial, capsys):
+def test_show_tells_what_is_different_and_changes_nothing(tutorial, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner.tempfile, "tempdir", str(tmp_path))
     runner.show(tutorial)
     assert capsys.readouterr().out.startswith("01_sound.md: as written")
     change(tutorial, "a = 1\n", "a = 5\n")
@@ -221,7 +222,8 @@ def test_show_tells_what_is_different_and_changes_nothing(tutorial, capsys):
 
 
 @pytest.mark.parametrize("options, text", [([], "01_sound.md holds"), (["--show"], "as written")])
-def test_only_the_files_given_are_run(tutorial, options, text, monkeypatch, capsys):
+def test_only_the_files_given_are_run(tutorial, options, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["run.py", *options, str(tutorial)])
     runner.main()
     out = capsys.readouterr().out
@@ -329,6 +331,7 @@ def test_the_book_has_every_chapter_and_every_public_name(book):
         link = re.search(rf'href="([^"#]+)#{name}"><code>{name}<', book["names.html"])
         assert f'id="{name}"' in book[link[1]]
     assert 'href="ckd_ref/neuron.html#lif_step"' in book["02_lif_neuron.html"]
+    assert "leak factor of the neurons" in book["ckd_ref/config.html"]  # help of an option
 
 
 def test_the_book_needs_no_network(book):
@@ -368,6 +371,7 @@ printed
 ## Links
 
 [two](two.md#there) [file](setup.cfg) `lif` `neuron.lif` `<a>` $a_b$ $5 and $6
+$\\log x \\big\\| \\lVert y \\rVert_F$
 ![dot](pictures/dot.png)
 
 ```mermaid
@@ -396,6 +400,8 @@ def test_a_chapter(markup, tmp_path):
         '<a href="two.html#there">two</a> <span title="setup.cfg">file</span>',
         f'<code>lif</code> {linked} <code>&lt;a&gt;</code> <span class="math inline"><math',
         "$5 and $6",
+        '<mi>log</mi><mspace width="0.17em"/><mi>x</mi>',
+        '<msub><mo stretchy="false">&#x02016;</mo><mi>F</mi></msub>',
         '<img src="data:image/png;base64,ZG90" alt="dot" />',
         "<li><b>A</b>: first, second &rarr; b</li>\n<li><b>B</b></li>",
     ):

@@ -136,4 +136,10 @@ def _configure_pdoc(contents, modules):
         syntax=f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
         ".pdoc .pdoc-code { background: var(--code); }",
     )
-    pdoc.render.env.filters |= {"to_markdown": str, "to_html": docstring}
+    pdoc.render.env.filters |= {"to_html": docstring, "fields": _fields}
+
+
+def _fields(documented):
+    """Names and help of a dataclass's fields that have some, as in `ckd_ref.Config`."""
+    fields = getattr(documented.obj, "__dataclass_fields__", {}).values()
+    return [(field.name, field.metadata["help"]) for field in fields if "help" in field.metadata]

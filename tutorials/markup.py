@@ -2,6 +2,7 @@
 
 import base64
 import html
+import mimetypes
 import os
 import posixpath
 import re
@@ -91,7 +92,7 @@ class Chapters:
             text = f"# {os.path.basename(file)}\n\n```python\n{text}```\n"
         tokens, env = self.markdown.parse(text), {}
         for token in tokens:
-            self._resolve(token.children or [], os.path.dirname(file))
+            self._resolve(token.children or [], file)
         sections = [
             (inline.content.replace("`", ""), heading.attrs["id"])
             for heading, inline in zip(tokens, tokens[1:])
@@ -99,30 +100,31 @@ class Chapters:
         ]
         return self.markdown.renderer.render(tokens, self.markdown.options, env), sections
 
-    def _resolve(self, tokens, folder):
-        """Lead links and pictures of a paragraph to what they are in the book."""
-        tag = "a"
+    def _resolve(self, tokens, file):
+        """Lead links and pictures of a paragraph of a file to what they are in the book."""
+        tag, folder = "a", os.path.dirname(file)
         for token in tokens:
             if token.type == "link_open":
-                tag = self._resolve_link(token, folder)
+                tag = self._resolve_link(token, file)
             elif token.type == "link_close":
                 token.tag = tag
             elif token.type == "image":
                 picture = (ROOT / folder / token.attrs["src"]).read_bytes()
-                token.attrs["src"] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+                kind = mimetypes.guess_type(token.attrs["src"])[0]
+                token.attrs["src"] = f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
-    def _resolve_link(self, token, folder):
+    def _resolve_link(self, token, file):
         """Set the address of a link; one to a file that is not in the book becomes plain text."""
         target, _, anchor = token.attrs["href"].partition("#")
-        file = posixpath.normpath(posixpath.join(folder, target))
+        linked = posixpath.normpath(posixpath.join(os.path.dirname(file), target))
         if re.match(r"\w+:", target) or not target:
             return "a"
-        if file in self.urls:
-            token.attrs["href"] = self.urls[file] + (f"#{anchor}" if anchor else "")
+        if linked in self.urls:
+            token.attrs["href"] = self.urls[linked] + (f"#{anchor}" if anchor else "")
             return "a"
-        if not (ROOT / file).exists():
-            raise LookupError(f"{folder or '.'}: a link leads to {target}, which does not exist")
-        token.tag, token.attrs = "span", {"title": file}
+        if not (ROOT / linked).exists():
+            raise LookupError(f"{file}: a link leads to {target}, which does not exist")
+        token.tag, token.attrs = "span", {"title": linked}
         return "span"
 
     def _html_block(self, tokens, i, options, env):
@@ -158,11 +160,15 @@ def _formula(latex, options):
     """MathML; the number of a displayed equation stands to its right."""
     tag = re.search(r"\\tag\{(.*?)\}", latex)
     latex = latex.replace(tag[0], "") if tag else latex
+    latex = re.sub(r"(\\[bB]igg?[lmr]?)\\\|", "\\1\N{DOUBLE VERTICAL LINE}", latex)
     made = mathml(latex.strip(), display="block" if options["display_mode"] else "inline")
     braces = [len(re.findall(rf"(?<!\\)\{brace}", latex)) for brace in "{}"]
     if re.search(r">[^<]*\\", made) or braces[0] != braces[1]:
         raise ValueError(f"a formula with an unknown command or a missing brace: {latex}")
-    made = re.sub(r"(<mi>[a-z]{2,}</mi>)(?=<m[in])", r'\1<mspace width="0.17em"/>', made)  # log x
+    made = re.sub(r"(<mi>[a-z]{2,}</mi>)(?=<m(?!o))", r'\1<mspace width="0.17em"/>', made)  # log x
+    # What stretches is drawn too low where it has an index, or beside what is not tall.
+    made = re.sub(r"(<(?:msub|msup|msubsup)><mo)[^>]*>", r'\1 stretchy="false">', made)
+    made = made.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')
     number = f"<span>({tag[1]})</span>" if tag else ""
     return f'<div class="formula">{made}{number}</div>\n' if options["display_mode"] else made
 

@@ -6,6 +6,7 @@ text. A notebook draws its pictures itself when it is run, and also saves them t
 
 import base64
 import os
+import pathlib
 import re
 import shutil
 
@@ -52,7 +53,7 @@ def _text_cell(text, path, folder):
         target = match[1]
         if re.fullmatch(r"[^/]+_[^/]+\.md", target):
             return f"]({target.removesuffix('.md')}.ipynb)"
-        return f"]({os.path.relpath(path.parent / target, folder)})"
+        return f"]({pathlib.Path(os.path.relpath(path.parent / target, folder)).as_posix()})"
 
     parts = FENCE.split(re.sub(r"^<!-- source: .* -->\n", "", text, flags=re.MULTILINE))
     for i in range(0, len(parts), 2):                          # the prose between the fences
