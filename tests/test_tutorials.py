@@ -413,6 +413,7 @@ def test_a_chapter(markup, tmp_path):
     ("![gone](gone.png)", "gone.png"),
     ("```math\n\\frac{1}{2\n```", "missing brace"),
     ("$\\nothing$", "unknown command"),
+    ("```mermaid\nsequenceDiagram\n```", "expected a Mermaid flowchart"),
 ])
 def test_a_chapter_with_a_mistake_is_refused(markup, tmp_path, text, message):
     (tmp_path / "one.md").write_text(text)

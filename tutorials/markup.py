@@ -177,6 +177,8 @@ def _flowchart(text):
     """A Mermaid flowchart as a list of its nodes, and of the nodes to which each leads."""
     labels = dict(re.findall(r'^\s*(\w+)\["(.*)"\]$', text, re.MULTILINE))
     edges = re.findall(r"^\s*(\w+) --> (\w+)$", text, re.MULTILINE)
+    if not labels:
+        raise ValueError(f"expected a Mermaid flowchart of nodes with labels, got\n{text}")
     items = ""
     for name, label in labels.items():
         targets = ", ".join(end for begin, end in edges if begin == name)

@@ -190,11 +190,13 @@ def main():
     else:
         for path in files:
             try:
-                show(path) if args.show else run(path, args.write)
+                if args.show:
+                    show(path)
+                else:
+                    run(path, args.write)
+                    print(f"{path.name} {'renewed' if args.write else 'holds'}")
             except TutorialError as error:
                 sys.exit(str(error))
-            if not args.show:
-                print(f"{path.name} {'renewed' if args.write else 'holds'}")
 
 
 if __name__ == "__main__":
