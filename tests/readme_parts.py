@@ -7,6 +7,7 @@ Without the option it prints them. `test_readme.py` compares them with the READM
 
 import argparse
 import ast
+import functools
 import pathlib
 import re
 import textwrap
@@ -83,18 +84,21 @@ def architecture():
     return "\n".join([*lines, "```"])
 
 
+@functools.cache
 def documented():
     """Every documented function and class, `module.name` and docstring, of package and tools."""
+    found = []
     places = {name: path for name, path in modules().items()}
     places |= {f"data_tools.{path.stem}": path for path in (ROOT / "data_tools").glob("*.py")}
     for module, path in places.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if doc := ast.get_docstring(tree):
-            yield module, doc
+            found.append((module, doc))
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 if doc := ast.get_docstring(node):
-                    yield f"{module}.{node.name}", doc
+                    found.append((f"{module}.{node.name}", doc))
+    return found
 
 
 MARK = re.compile(

@@ -339,9 +339,9 @@ NOT_IMAGES = {
         png((60000, 60000, 8, 2, 0), bytes(10)),
         "header says 60000 x 60000 pixels, expected at most",
     ),
-    "png bomb": (png((40000, 40000, 1, 0, 0), bytes(5001 * 40000)), "at most 33554432"),
+    "png bomb": (png((40000, 40000, 1, 0, 0), bytes(5001 * 40000), level=1), "at most 33554432"),
     "png text bomb": (
-        png((1, 1, 8, 0, 0), bytes(2), (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))),
+        png((1, 1, 8, 0, 0), bytes(2), (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8), 1))),
         "damaged",
     ),
     "jpg cut": (JPEG[:-500], "cut off: .* without the end of the image"),
@@ -516,7 +516,7 @@ def mat(**options):
 
 def bomb(claim, size):
     """A MATLAB file of one variable that claims `claim` bytes and decompresses to `size`."""
-    packed = zlib.compress(struct.pack("<II", 14, claim) + bytes(size))
+    packed = zlib.compress(struct.pack("<II", 14, claim) + bytes(size), 1)
     return MAT[:128] + struct.pack("<II", 15, len(packed)) + packed
 
 
