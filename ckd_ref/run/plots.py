@@ -114,9 +114,8 @@ def regimes(path, found):
         data, width, updates = panel
         inside = [(cell[2], steps) for name, cell, steps in found if (name, *cell[:2]) == panel]
         for number, label in enumerate(inside[0][1]):
-            images = np.array([static for static, steps in inside if label in steps])
-            values = [steps[label] for _, steps in inside if label in steps]
-            mean, half = 100 * np.array(values).reshape(-1, 2).T
+            images = np.array([static for static, _ in inside])
+            mean, half = 100 * np.array([steps[label] for _, steps in inside]).T
             axis.errorbar(
                 images * (0.96 + 0.08 * number), mean, yerr=half, capsize=3, label=label,
                 fmt=("s--", "o-")[number], color=("tab:gray", "tab:red")[number],
@@ -130,7 +129,8 @@ def regimes(path, found):
         axis.set_xlabel("images per class")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("difference in final accuracy, points")
-    axes[0].legend(fontsize=8)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=9)
     _save(figure, path)
 
 

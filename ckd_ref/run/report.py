@@ -59,7 +59,7 @@ def report(folder):
     plots.differences(folder / "differences.png", found)
     if regimes := all_regimes(lines):
         plots.regimes(folder / "regimes.png", [
-            (data, cell, {label: interval(values) for label, values in steps.items() if values})
+            (data, cell, {label: interval(values) for label, values in steps.items()})
             for data, cell, steps in regimes
         ])
     with atomic_write(folder / "README.md") as temporary:
@@ -112,10 +112,12 @@ def report_text(folder, lines):
 
 
 def interval(values):
-    """Mean and half-width of its 95 % confidence interval (Student's t); nan for one value."""
+    """Mean and half-width of its 95 % confidence interval (Student's t); nan where undefined."""
     n = len(values)
+    if n == 0:
+        return math.nan, math.nan
     mean = sum(values) / n
-    if n < 2:
+    if n == 1:
         return mean, math.nan
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
     return mean, float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
