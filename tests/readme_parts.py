@@ -130,11 +130,18 @@ def deviations():
 
 
 def results():
-    """The ladder of every data set, and what a leaky split gives, from the committed lines."""
-    from ckd_ref.run.report import ladder_table, leakage_table, read_folder
+    """The ladder of every data set, the map of regimes and what a leaky split gives.
+
+    All from the committed lines.
+    """
+    from ckd_ref.run.report import ladder_table, leakage_table, read_folder, regimes_table
 
     lines = read_folder(ROOT / "tutorials" / "results")
     parts = [ladder_table(lines)]
+    if regimes := regimes_table(lines):
+        parts.append("**Regimes**: the last two steps with fewer images, other numbers of updates, "
+                     "another width:\n\n![Map of regimes](tutorials/results/regimes.png)\n\n"
+                     + regimes)
     if leakage := leakage_table(lines):
         parts.append("**Leakage**: the same recordings and the same number of static images, of "
                      "which a part are\nthose that the test recordings filmed:\n\n" + leakage)
