@@ -139,8 +139,8 @@ def results():
     lines = read_folder(ROOT / "tutorials" / "results")
     parts = [ladder_table(lines)]
     if regimes := regimes_table(lines):
-        parts.append("**Regimes**: the last two steps with fewer images, other numbers of updates, "
-                     "another width:\n\n![Map of regimes](tutorials/results/regimes.png)\n\n"
+        parts.append("**Regimes**: what images with alignment, and what the teacher gives, by the "
+                     "number of images\nand of updates:\n\n![Map of regimes](tutorials/results/regimes.png)\n\n"
                      + regimes)
     if leakage := leakage_table(lines):
         parts.append("**Leakage**: the same recordings and the same number of static images, of "
