@@ -212,7 +212,7 @@ class SpikingResNet18:
     Test: `test_number_of_parameters_of_the_resnet`.
     Assumption: Eq. (5) compares the real numbers that the heads are given, for no neurons follow
     the last batch norm. Baseline: alike, in the forward of Transfer_ResNet.
-    Test: `test_golden_resnet_forward`.
+    Test: `test_golden_forward`.
     Assumption: 6 time steps, as in the paper's text; its Table I says 10.
     Test: `test_number_of_parameters_of_the_resnet`.
 
