@@ -213,6 +213,9 @@ class SpikingResNet18:
     Assumption: Eq. (5) compares the real numbers that the heads are given, for no neurons follow
     the last batch norm. Baseline: alike, in the forward of Transfer_ResNet.
     Test: `test_golden_forward`.
+    Assumption: filters start as normal numbers of variance 2 over the fan-out (He et al., 2015),
+    on which the paper is silent. Baseline: kaiming_normal_ in the constructor of Transfer_ResNet.
+    Test: `test_filters_of_the_resnet_start_as_in_the_baseline`.
     Assumption: 6 time steps, as in the paper's text; its Table I says 10.
     Test: `test_number_of_parameters_of_the_resnet`.
 
@@ -274,10 +277,10 @@ class SpikingResNet18:
         return 9 * 2 * first + blocks + 2 * last + heads + self.T
 
     def init(self, rng, dtype=np.float32):
-        """Random parameters and the initial state, as for `VGGSNN`."""
-        params, state = {"conv0/w": _init_filter(3, 2, self.channels[0], rng, dtype)}, {}
+        """Random parameters and the initial state; heads and theta as for `VGGSNN`."""
+        params, state = {"conv0/w": _he_normal((3, 3, 2, self.channels[0]), rng, dtype)}, {}
         for name, (k, C, K, _) in self.convolutions.items():
-            params[f"{name}/w"] = _init_filter(k, C, K, rng, dtype)
+            params[f"{name}/w"] = _he_normal((k, k, C, K), rng, dtype)
             _init_norm(name, C, params, state, dtype)
         _init_norm("norm", self.channels[-1], params, state, dtype)
         params |= _init_heads(self, self.channels[-1], rng, dtype)
@@ -429,13 +432,9 @@ def _norm(params, state, name):
 def _init_convolutions(channels, rng, dtype):
     params, state = {}, {}
     for k, (C, K) in enumerate(zip(channels, channels[1:])):
-        params[f"conv{k}/w"] = _init_filter(3, C, K, rng, dtype)
+        params[f"conv{k}/w"] = _uniform((3, 3, C, K), 9 * C, rng, dtype)
         _init_norm(f"conv{k}", K, params, state, dtype)
     return params, state
-
-
-def _init_filter(k, C, K, rng, dtype):
-    return _uniform((k, k, C, K), k**2 * C, rng, dtype)
 
 
 def _init_norm(name, C, params, state, dtype):
@@ -461,3 +460,8 @@ def _init_linear(name, D, K, rng, dtype):
 def _uniform(shape, fan_in, rng, dtype):
     bound = 1 / math.sqrt(fan_in)
     return rng.uniform(-bound, bound, shape).astype(dtype)
+
+
+def _he_normal(shape, rng, dtype):
+    k, _, _, K = shape
+    return rng.normal(0, math.sqrt(2 / (k**2 * K)), shape).astype(dtype)

@@ -389,7 +389,26 @@ def test_init_depends_on_the_generator_only(net):
     repeated = all((first[name] == same[name]).all() for name in first)
     assert repeated, "the same generator gave other parameters"
     assert (first["conv0/w"] != other["conv0/w"]).all(), "another generator gave the same filters"
-    assert abs(first["conv0/w"]).max() <= 1 / onp.sqrt(9 * 2), "the bound is 1 / sqrt(fan-in)"
+
+
+def test_initial_filters_and_heads_keep_to_their_bound(rng):
+    for net in FEATURES:
+        params, _ = net.init(rng)
+        assert abs(params["event/w"]).max() <= 1 / onp.sqrt(len(params["event/w"])), "the heads"
+    params, _ = SMALL.init(rng)
+    assert abs(params["conv0/w"]).max() <= 1 / onp.sqrt(9 * 2), "the bound is 1 / sqrt(fan-in)"
+
+
+def test_filters_of_the_resnet_start_as_in_the_baseline(rng):
+    """Variance 2 / (k k K), not 2 / (k k C): the two differ where a block changes the shape."""
+    net = SpikingResNet18(3, width=0.5)
+    params, _ = net.init(rng)
+    for name, (k, C, K, _) in net.convolutions.items():
+        w = params[f"{name}/w"]
+        assert w.shape == (k, k, C, K), f"{name} has another shape"
+        error = abs(w.std() / onp.sqrt(2 / (k**2 * K)) - 1)
+        assert error < 0.05, f"{name} starts with a standard deviation of {w.std()}"
+        assert abs(w.mean()) < 0.05 * w.std(), f"{name} starts with a mean of {w.mean()}"
 
 
 @pytest.mark.parametrize("reading", ["baseline", "paper"])

@@ -77,10 +77,10 @@ def _images(x):
 
 def _products(x, w, stride):
     """The cheaper way to multiply images like x with the filter w."""
-    m = tile_size(*x.shape[-3:-1])
-    wide = w.shape[:2] == (3, 3) and w[0, 0].size >= WINOGRAD_PRODUCTS
     if stride > 1:
         return StridedIm2col(w, stride)
+    m = tile_size(*x.shape[-3:-1])
+    wide = w.shape[:2] == (3, 3) and w[0, 0].size >= WINOGRAD_PRODUCTS
     return Winograd(w, m) if m and wide else Im2col(w)
 
 
