@@ -69,7 +69,8 @@ PUBLIC = {
         "random_crop": "shifts of up to some pixels",
     },
     "models": {
-        "VGGSNN": "the student",
+        "VGGSNN": "the student of N-Caltech101",
+        "SpikingResNet18": "the student of CEP-DVS",
         "Teacher": "a small ordinary network",
         "predict": "classes from the event stream's logits",
         "update_state": "running statistics after a stream",

@@ -130,8 +130,8 @@ def defined_in(name):
 
 
 INTERNAL = {
-    "check_sensor_size", "reset_grad", "layer", "streams", "batch_loss", "distillation",
-    "check_finite",
+    "check_sensor_size", "reset_grad", "layer", "preactivation", "streams", "batch_loss",
+    "distillation", "check_finite",
 }
 """Steps of a public function that its file shows but nobody needs to call."""
 

@@ -1,4 +1,4 @@
-"""The fused layer against its plain twin, `models.layer`, and both networks made of them."""
+"""The fused layers against their plain twins in `models`, and the networks made of them."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from autograd import grad
 from conftest import relative_error
 
 from ckd_ref import models
-from ckd_ref.models import STAGES, VGGSNN, layer
+from ckd_ref.models import STAGES, VGGSNN, SpikingResNet18, layer
 from ckd_ref.neuron import Neuron, reset_grad
 from ckd_ref.nn import batch_norm, blocks, conv, conv2d, fused, fused_layer
 from ckd_ref.nn.fused import norm_lif_pool
@@ -194,6 +194,10 @@ NETWORKS = {
     "other neurons": VGGSNN(
         3, T=3, stages=((3, 4), (4,)), size=10, neuron=NEURONS["all of these"]
     ),
+    "resnet": SpikingResNet18(3, T=2, width=0.0625, size=9, layers=(1, 2)),
+    "resnet per step, other neurons": SpikingResNet18(
+        3, T=3, width=0.0625, size=8, layers=(1, 1), per_step=True, neuron=NEURONS["all of these"]
+    ),
 }
 
 
@@ -213,6 +217,26 @@ def test_the_flag_chooses_the_form(rng, monkeypatch, chosen, other):
     params, _ = net.init(rng)
     net.apply(params, onp.zeros((2, 2, 8, 8, 2), onp.float32), "event")
     assert asked == [False, False, True], "expected three layers, features of the last one"
+
+
+@pytest.mark.parametrize("chosen, other", [
+    ("fused_preactivation", "preactivation"), ("preactivation", "fused_preactivation"),
+])
+def test_the_flag_chooses_the_form_of_the_residual_network(rng, monkeypatch, chosen, other):
+    compute = getattr(models, chosen)
+    strides = []
+
+    def recorded(*arguments):
+        strides.append(arguments[-1])
+        return compute(*arguments)
+
+    monkeypatch.setattr(models, chosen, recorded)
+    monkeypatch.setattr(models, other, None)
+    fused = chosen == "fused_preactivation"
+    net = SpikingResNet18(3, T=2, width=0.0625, size=8, layers=(1, 1), fused=fused)
+    params, _ = net.init(rng)
+    net.apply(params, onp.zeros((2, 2, 8, 8, 2), onp.float32), "event")
+    assert strides == [1, 1, 2, 1, 2], "expected two blocks of two halves, and a shortcut"
 
 
 def state_of(statistics):

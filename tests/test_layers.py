@@ -10,7 +10,7 @@ from conftest import golden_keys, relative_error
 from scipy.signal import correlate2d
 
 from ckd_ref.nn import avg_pool, batch_norm, blocks, conv, conv2d, linear, relu, update_running
-from ckd_ref.nn.conv import im2col
+from ckd_ref.nn.conv import col2im, im2col
 from ckd_ref.nn.layers import unpool
 from ckd_ref.nn.norm import channel_sums, norm_vjp, normalisation
 
@@ -71,13 +71,14 @@ def test_conv2d_gradient(rng, k, stride):
     check_grads(lambda x, w: conv2d(x, w, stride), modes=["rev"], order=1)(x, w)
 
 
-def test_conv2d_does_not_depend_on_its_blocks(rng, monkeypatch):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv2d_does_not_depend_on_its_blocks(rng, monkeypatch, stride):
     x, w = rng.normal(size=(3, 4, 6, 6, 2)), rng.normal(size=(3, 3, 2, 3))
 
     def run():
-        dx = grad(lambda x: np.sum(conv2d(x, w) ** 2))(x)
-        dw = grad(lambda w: np.sum(conv2d(x, w) ** 2))(w)
-        return {"output": conv2d(x, w), "gradient of x": dx, "gradient of w": dw}
+        dx = grad(lambda x: np.sum(conv2d(x, w, stride) ** 2))(x)
+        dw = grad(lambda w: np.sum(conv2d(x, w, stride) ** 2))(w)
+        return {"output": conv2d(x, w, stride), "gradient of x": dx, "gradient of w": dw}
 
     whole = run()
     monkeypatch.setattr(conv, "BLOCK_BYTES", 1)
@@ -97,6 +98,16 @@ def test_im2col_has_the_neighbourhood_of_each_pixel_in_a_row(rng, k, stride):
         for n in range(2) for i in range(0, 5, stride) for j in range(0, 6, stride)
     ]
     assert onp.array_equal(rows, neighbourhoods), "a row is not the neighbourhood of its pixel"
+
+
+@pytest.mark.parametrize("k, stride", [(1, 2), (3, 1), (3, 2), (5, 3)])
+def test_col2im_is_the_transpose_of_im2col(rng, k, stride):
+    """<im2col(x), rows> = <x, col2im(rows)> for any x and rows."""
+    x, back = rng.normal(size=(2, 2, 5, 6, 3))
+    rows = rng.normal(size=im2col(x, k, stride).shape)
+    col2im(rows, k, stride, out=back)
+    there = onp.vdot(im2col(x, k, stride), rows)
+    assert onp.vdot(x, back) == pytest.approx(there, rel=1e-12), "the two products differ"
 
 
 # Batch normalisation

@@ -95,6 +95,10 @@ OPTIONS += [
     dict(method="ckd", tau=0.3, v_th=0.7, surrogate="atan", surrogate_width=0.8,
          detach_reset=False),
     dict(method="snn", v_th=0.5, surrogate="sigmoid"),
+    dict(method="snn", network="tiny_resnet"),
+    dict(method="transfer", network="tiny_resnet", reading="baseline", per_step=True),
+    dict(method="ckd", network="tiny_resnet"),
+    dict(method="ckd", network="resnet18", per_step=True),
 ]
 
 
@@ -146,8 +150,10 @@ def test_a_wrong_twin_is_caught(monkeypatch, name, wrong):
         assert_bit_identical(by(SINGLE, config), reference)
 
 
-@pytest.mark.parametrize("network", ["tiny", "full"])
-@pytest.mark.parametrize("batch", [1, 4, 8])
+@pytest.mark.parametrize("network, batch", [
+    ("tiny", 1), ("tiny", 4), ("tiny", 8), ("full", 1), ("full", 4), ("full", 8),
+    ("tiny_resnet", 4),
+])
 def test_the_group_predicts_the_same_classes(network, batch):
     """With running statistics at which the neurons fire, and a head that tells samples apart."""
     net, run, data = start(Config(**SMALL, network=network))

@@ -12,8 +12,10 @@ from ckd_ref import training
 from ckd_ref.__main__ import main
 from ckd_ref.config import METHODS, Config
 from ckd_ref.events import FormatError
+from ckd_ref.models import SpikingResNet18
 from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint
+from ckd_ref.run.session import train
 
 # Repeat and resume
 
@@ -58,6 +60,28 @@ def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
         "log.jsonl",
         "times.jsonl",
     ]
+
+
+@pytest.mark.parametrize("method", ["transfer", "ckd"])
+def test_the_residual_student_is_trained_resumed_and_evaluated(
+    glyph_file, glyph_data, random_logits, method, tmp_path, capsys
+):
+    """Stopped before its second epoch; the classes are those of the last epoch."""
+    options = dict(network="tiny_resnet", epochs=2, batches=1)
+    whole = fit(glyph_data, random_logits, method, tmp_path / "whole", **options)
+    config, answers = Config(method=method, **SMALL | options), iter([False, True])
+    with pytest.raises(KeyboardInterrupt, match="epoch 1 before batch 0"):
+        train(
+            glyph_data, config, tmp_path / "halves", random_logits, progress=False,
+            stop=lambda: next(answers),
+        )
+    halves = fit(glyph_data, random_logits, method, tmp_path / "halves", **options)
+    assert_same_bits(halves, whole)
+    path = tmp_path / "halves" / "checkpoint.h5"
+    assert isinstance(load_checkpoint(path).config.model(10), SpikingResNet18)
+    assert main(["evaluate", str(glyph_file), str(path)]) == 0
+    accuracy = whole.history[-1]["accuracy_test"]
+    assert f"{accuracy:.1%} of " in capsys.readouterr().out, "another accuracy is evaluated"
 
 
 def test_a_finished_run_is_not_trained_again(glyph_data, random_logits, tmp_path):
@@ -110,6 +134,7 @@ def test_ckd_needs_logits_for_every_image(glyph_data, random_logits):
 
 CHOSEN = dict(
     method="ckd",
+    network="tiny_resnet",
     beta=0.25,
     reading="baseline",
     per_step=True,
@@ -148,7 +173,7 @@ def plain_runs():
     return {}
 
 
-@pytest.mark.parametrize("name", sorted(set(CHOSEN) - {"method"}))
+@pytest.mark.parametrize("name", sorted(set(CHOSEN) - {"method", "network"}))
 def test_every_option_changes_the_run(glyph_data, random_logits, plain_runs, name):
     """None is read and then forgotten."""
     options = {"epochs": 2, "slope": 0.1} | {name: CHOSEN[name]}

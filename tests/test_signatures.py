@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import ckd_ref
-from ckd_ref.models import STAGES
+from ckd_ref.models import LAYERS, STAGES
 
 SIGNATURES = {
     "bin_events": "(events, T, sensor_size, window=None, rule='conserving')",
@@ -74,5 +74,9 @@ def test_settings_of_the_networks():
     assert student == dict(classes=7, T=10, stages=stages, width=1.0, size=48, per_step=False,
                            neuron=neuron, fused=True)
     assert STAGES == {"full": stages, "tiny": ((64,), (128,), (256,), (512,))}
+    residual = dataclasses.asdict(ckd_ref.SpikingResNet18(7))
+    assert residual == dict(classes=7, T=6, width=1.0, size=48, layers=(2, 2, 2, 2),
+                            per_step=False, neuron=neuron, fused=True)
+    assert LAYERS == {"resnet18": (2, 2, 2, 2), "tiny_resnet": (1, 1, 1, 1)}
     teacher = dataclasses.asdict(ckd_ref.Teacher(7))
     assert teacher == dict(classes=7, size=48, channels=(16, 32, 64, 64))

@@ -6,6 +6,7 @@ the fast twin of three of them, `winograd` of convolution.
 
 from .conv import conv2d as conv2d
 from .fused import fused_layer as fused_layer
+from .fused import fused_preactivation as fused_preactivation
 from .layers import avg_pool as avg_pool
 from .layers import linear as linear
 from .layers import relu as relu

@@ -53,15 +53,11 @@ def _conv2d_vjp(argnums, y, args, _):
     x, w, stride = args
 
     def vjp(g):
-        if stride > 1:                     # zeros for the outputs that stride 1 would have had
-            spread = np.zeros(x.shape[:-1] + g.shape[-1:], g.dtype)
-            spread[..., ::stride, ::stride, :] = g
-            g = spread
         products = _products(x, w, stride)
         images, g = _images(x), _images(g)
         dx = np.empty(images.shape, g.dtype) if 0 in argnums else None
         dw = 0
-        for block in blocks(len(images), products.images_at_once(*x.shape[-3:-1])):
+        for block in blocks(len(images), products.images_at_once(*g.shape[1:3])):
             dw += products.backward(images[block], g[block], None if dx is None else dx[block])
         grads = {1: products.filter_gradient(dw)}
         if dx is not None:
@@ -81,15 +77,17 @@ def _images(x):
 
 def _products(x, w, stride):
     """The cheaper way to multiply images like x with the filter w."""
+    if stride > 1:
+        return StridedIm2col(w, stride)
     m = tile_size(*x.shape[-3:-1])
     wide = w.shape[:2] == (3, 3) and w[0, 0].size >= WINOGRAD_PRODUCTS
-    return Winograd(w, m) if m and wide and stride == 1 else Im2col(w, stride)
+    return Winograd(w, m) if m and wide else Im2col(w)
 
 
 class Im2col:
     """Products of images (n, H, W, C) with one filter (k, k, C, K) as one matrix product."""
 
-    def __init__(self, w, stride):
+    def __init__(self, w, stride=1):
         self.w = w
         self.stride = stride
 
@@ -116,6 +114,20 @@ class Im2col:
         return np.moveaxis(total.reshape(C, k, k, K)[:, ::-1, ::-1], 0, 2)
 
 
+class StridedIm2col(Im2col):
+    """`Im2col` with its gradients taken at the outputs, of which there are fewer than pixels."""
+
+    def backward(self, x, g, out):
+        k, _, _, K = self.w.shape
+        g = g.reshape(-1, K)                                   # (n Ho Wo, K)
+        if out is not None:
+            col2im(g @ self.w.reshape(-1, K).T, k, self.stride, out)
+        return im2col(x, k, self.stride).T @ g                 # (k k C, K)
+
+    def filter_gradient(self, total):
+        return total.reshape(self.w.shape)
+
+
 def im2col(x, k, stride):
     """The k x k neighbourhood of every output pixel of (n, H, W, C) as a row: (n Ho Wo, k k C)."""
     n, H, W, C = x.shape
@@ -128,3 +140,17 @@ def im2col(x, k, stride):
     # One row of a neighbourhood is contiguous: k pixels of C channels.
     view = np.ndarray((n, Ho, Wo, k, k * C), x.dtype, padded, 0, strides)
     return view.reshape(n * Ho * Wo, k * k * C)
+
+
+def col2im(rows, k, stride, out):
+    """The transpose of `im2col`: in `out`, (n, H, W, C), the sum of all rows at their places."""
+    n, H, W, C = out.shape
+    p = k // 2
+    Ho, Wo = -(-H // stride), -(-W // stride)
+    rows = rows.reshape(n, Ho, Wo, k, k, C)
+    padded = np.zeros((n, H + 2 * p, W + 2 * p, C), out.dtype)
+    for i in range(k):
+        for j in range(k):
+            pixels = padded[:, i:i + stride * Ho:stride, j:j + stride * Wo:stride]
+            pixels += rows[:, :, :, i, j]
+    out[...] = padded[:, p:p + H, p:p + W]

@@ -25,6 +25,13 @@ def fused_layer(x, w, scale, shift, running, per_step, neuron, pool, features):
     return pooled, kept, statistics
 
 
+def fused_preactivation(x, w, scale, shift, running, per_step, neuron, stride):
+    """The fast twin of `models.preactivation`: same arguments, same results."""
+    mean, inv_std, n, statistics = normalisation(x, scale, running, per_step)
+    spikes = norm_lif_pool(x, scale, shift, mean, inv_std, n, neuron, 1, False)
+    return conv2d(spikes, w, stride), statistics               # (T, B, H, W, K)
+
+
 @primitive
 def norm_lif_pool(x, scale, shift, mean, inv_std, n, neuron, pool, features):
     """``avg_pool(lif(normalised x), pool)`` block by block.
