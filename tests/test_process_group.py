@@ -95,6 +95,7 @@ OPTIONS += [
     dict(method="ckd", tau=0.3, v_th=0.7, surrogate="atan", surrogate_width=0.8,
          detach_reset=False),
     dict(method="snn", v_th=0.5, surrogate="sigmoid"),
+    dict(method="tks"),
 ]
 
 
