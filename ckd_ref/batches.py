@@ -278,8 +278,9 @@ def mix_recordings(events, labels, classes, rng):
 
     Assumption: every recording has another of the batch as its partner, is mixed with probability
     1/2, and then gives a share of its cells that is uniform in [0, 1]. Baseline: EventMix in
-    braincog/datasets/cut_mix.py draws the partner from all recordings, with the same probability
-    and share by default. Test: `test_eventmix_batches_have_the_shares_of_their_cells`.
+    braincog/datasets/cut_mix.py draws the partner from all recordings; probability and share are
+    the defaults of main_transfer.py, which does not mix unless told to.
+    Test: `test_eventmix_batches_have_the_shares_of_their_cells`.
 
     Parameters
     ----------

@@ -183,9 +183,10 @@ def nda(frames, rng):
     by up to 1/16 of each side, rotation by up to 15 degrees, a square of 1/6 of the side cut out,
     shear by up to 15 degrees.
 
-    Assumption: one of the four at a time, at the strengths that its authors use on N-Caltech101,
-    which are 3 pixels of 48 and 15 degrees; the cutout of 8 pixels stands beside them. Pixels move
-    whole (nearest neighbour), so that counts stay counts.
+    Assumption: one of the four at a time, at the strengths of the authors' program for
+    N-Caltech101, 3 pixels of 48 and 15 degrees, which leaves flip and cutout out; a cutout of 8
+    pixels of 48 is put beside them. Pixels move whole (nearest neighbour), so that counts stay
+    counts.
     Test: `test_nda_moves_are_those_of_the_source`.
 
     Parameters

@@ -138,10 +138,10 @@ def batch_loss(outputs, theta, batch, config, gamma):
 def event_loss(logits, batch, config, gamma):
     """The loss of a method that sees events alone, and its parts: a term of Table I, or TET.
 
-    Assumption: `tks` and `etc` classify the outputs' mean over time, to which they add their own
-    term, at the configuration's temperature; `nda` and `eventmix` change the events, not the loss.
-    Baseline: train_epoch of the authors' train_main.py (TKS) and main.py (ETC, whose weight of 1
-    and temperature of 4 are those of its command line). Test: `test_losses_of_table_1_in_words`.
+    Assumption: `tks` and `etc` classify the outputs' mean over time and add their own term to it,
+    `etc` with weight 1, as the programs of their authors do; `nda` and `eventmix` change the
+    events and have the loss of `snn`, where NDA's program classifies the mean output.
+    Test: `test_losses_of_table_1_in_words`.
     """
     tau = config.temperature
     if config.method == "tks":
