@@ -44,6 +44,14 @@ PUBLIC = {
         "dist_loss": "Table II: distillation by correlation",
         "luminet_loss": "Table II: distillation of standardised logits",
     },
+    "table1": {
+        "etc_loss": "Table I: consistency of the time steps",
+        "tks_loss": "Table I: right time steps teach all",
+        "sharing_weight": "Table I: how much of it, by epoch",
+        "eventmix": "Table I: two recordings in one",
+        "eventmix_mask": "Table I: which cells are of which",
+        "nda": "Table I: augmentation of event frames",
+    },
     "schedules": {
         "replacement_probability": "Eq. (8): when events replace images",
         "phase_weight": "Eq. (10): when to stop listening to the teacher",
@@ -67,6 +75,7 @@ PUBLIC = {
         "replacement_mask": "Eq. (8): which rows are replaced",
         "replace_static": "the hybrid stream",
         "random_crop": "shifts of up to some pixels",
+        "mix_recordings": "Table I: recordings of a batch mixed with each other",
     },
     "models": {
         "VGGSNN": "the student of N-Caltech101",

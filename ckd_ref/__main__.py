@@ -53,6 +53,9 @@ def _parser():
     compare.add_argument("data", nargs="?", metavar="DATA", default="digits",
                          help="a data file, or an embedded set, digits (default) or symbols, which "
                          "is made on the spot")
+    compare.add_argument("--methods", metavar="NAMES",
+                         help="what to compare in place of the ladder, with commas between, the "
+                         "first with all others: snn,nda,eventmix,tks,etc,transfer,ckd is Table I")
     compare.add_argument("--seeds", type=int, default=1,
                          help="repetitions (default 1); 6 or more for claims")
     compare.add_argument("--workers", type=int, default=cores,
@@ -133,7 +136,10 @@ def _compare(args):
 
     if args.size is None:
         args.size = SETS[args.data].size if args.data in SETS else Config.size
-    table = compare(args.data, _config(args), args.out, args.seeds, args.teacher, args.workers)
+    methods = args.methods and args.methods.split(",")
+    table = compare(
+        args.data, _config(args), args.out, args.seeds, args.teacher, args.workers, methods
+    )
     print(table)
     print(f"Logs, checkpoints, curves.png and samples.png are in {args.out.resolve()}")
 

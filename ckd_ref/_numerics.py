@@ -35,9 +35,14 @@ def kl_divergence(log_p, log_q):
 
 
 def one_hot(labels, logits):
-    """Ones at the labels: (B, K) in the dtype of the logits (..., B, K), which they must fit."""
+    """Ones at the labels: (B, K) in the dtype of the logits (..., B, K), which they must fit.
+
+    Floats (B, K) are shares of the classes already, as those of mixed samples.
+    """
     B, K = np.shape(logits)[-2:]
     labels = np.asarray(labels)
+    if labels.shape == (B, K) and labels.dtype.kind == "f":
+        return labels.astype(getval(logits).dtype)
     if labels.shape != (B,) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"expected {B} whole-number labels, one per row of the logits {np.shape(logits)}, "

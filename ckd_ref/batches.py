@@ -6,6 +6,7 @@ import numpy as np
 
 from .color import value_frames
 from .schedules import replacement_probability
+from .table1 import eventmix, eventmix_mask, nda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +20,15 @@ class Batch:
     labels : (B,) array of int
     teacher_logits : (B, K) array, optional
         What the teacher says of the static image of each pair, replaced or not.
+    shares : (B, K) array, optional
+        Share of every class in each row of `events`, where recordings have been mixed.
     """
 
     static: np.ndarray
     events: np.ndarray
     labels: np.ndarray
     teacher_logits: np.ndarray = None
+    shares: np.ndarray = None
 
 
 class BatchSampler:
@@ -55,6 +59,7 @@ class BatchSampler:
         images = data.images_in("static")
         images = images[first_of_class(data.image_label[images], config.static_per_class)]
         self.config = config
+        self.classes = len(data.classes)
         self.frames = data.frames(recordings, config.T, config.size)   # (T, R, size, size, 2)
         self.event_label = data.event_label[recordings]                # (R,)
         self.pixels = data.images(images)                              # (M, size, size, 3)
@@ -63,6 +68,8 @@ class BatchSampler:
 
     def draw(self, index, epoch, rng):
         """A batch for this position in the training. Every method draws the same numbers.
+
+        What else `nda` and `eventmix` draw comes from a generator of their own.
 
         Parameters
         ----------
@@ -82,7 +89,13 @@ class BatchSampler:
         probability = replacement_probability(index, epoch, config.batches, config.epochs)
         mask = replacement_mask(probability, rng.random(config.batch))
         logits = self._ask_teacher(j, images)
-        return Batch(replace_static(static, events, mask), events, self.event_label[i], logits)
+        static = replace_static(static, events, mask)
+        labels, shares = self.event_label[i], None
+        if config.method == "nda":
+            events = nda(events, _apart(rng))
+        if config.method == "eventmix":
+            events, shares = mix_recordings(events, labels, self.classes, _apart(rng))
+        return Batch(static, events, labels, logits, shares)
 
     def _ask_teacher(self, j, images):
         """Logits (B, K) for the images at positions j of the static pool, and their crops."""
@@ -91,6 +104,12 @@ class BatchSampler:
         if callable(self.teacher):
             return np.asarray(self.teacher(images), images.dtype)
         return self.teacher[j]
+
+
+def _apart(rng):
+    """A generator that follows from the state of `rng`, which stays as it is."""
+    far_ahead = np.random.Generator(rng.bit_generator.jumped())
+    return np.random.default_rng(far_ahead.integers(2**63))
 
 
 def first_of_class(label, count):
@@ -252,3 +271,39 @@ def random_crop(frames, padding, rng):
     for b, (row, column) in enumerate(offsets):
         cropped[:, b] = padded[:, b, row:row + H, column:column + W]
     return cropped
+
+
+def mix_recordings(events, labels, classes, rng):
+    """Mix recordings of a batch with each other, by `eventmix`.
+
+    Assumption: every recording has another of the batch as its partner, is mixed with probability
+    1/2, and then gives a share of its cells that is uniform in [0, 1]. Baseline: EventMix in
+    braincog/datasets/cut_mix.py draws the partner from all recordings; probability and share are
+    the defaults of main_transfer.py, which does not mix unless told to.
+    Test: `test_eventmix_batches_have_the_shares_of_their_cells`.
+
+    Parameters
+    ----------
+    events : (T, B, H, W, 2) array of floats
+    labels : (B,) array of integers in 0 ... classes - 1
+    classes : int
+        K.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    mixed : (T, B, H, W, 2), the same dtype
+    shares : (B, K), the same dtype
+        Weights of the labels; each row sums to 1.
+    """
+    T, B, H, W, _ = events.shape
+    partner = rng.permutation(B)
+    share = np.where(rng.random(B) < 0.5, rng.random(B), 0)
+    mixed = np.empty_like(events)
+    shares = np.zeros((B, classes), events.dtype)
+    for b, other in enumerate(partner):
+        mask = eventmix_mask(T, H, W, share[b], rng)
+        mixed[:, b], lam = eventmix(events[:, b], events[:, other], mask)
+        shares[b, labels[b]] += lam
+        shares[b, labels[other]] += 1 - lam
+    return mixed, shares

@@ -5,9 +5,12 @@ import dataclasses
 from .models import LAYERS, STAGES, VGGSNN, SpikingResNet18
 from .neuron import SURROGATES, Neuron
 
-METHODS = ("snn", "transfer", "ckd")
-"""Events alone (TET); the baseline's alignment and replacement (Eqs. 6-8); the same with the
-teacher (Eqs. 9-11)."""
+EVENTS_ALONE = ("snn", "nda", "eventmix", "tks", "etc")
+"""TET; TET on augmented events; the two losses between time steps. See `table1`."""
+
+METHODS = (*EVENTS_ALONE, "transfer", "ckd")
+"""Events alone; the baseline's alignment and replacement (Eqs. 6-8); the same with the teacher
+(Eqs. 9-11)."""
 
 DISTILLATIONS = ("kd", "dkd", "dist", "luminet")
 """Eq. (9), and the alternatives of Table II."""
@@ -50,7 +53,10 @@ class Config:
     Test: `test_eq07_the_baseline_is_ckd_without_its_teacher`.
     """
 
-    method: str = _option("ckd", "snn: events alone; transfer: the baseline; ckd: with the teacher")
+    method: str = _option(
+        "ckd", "snn: events alone, with TET; nda, eventmix, tks, etc: events alone, by the methods "
+        "of Table I; transfer: the baseline; ckd: with the teacher"
+    )
     network: str = _option(
         "tiny", "tiny: 4 convolutions; full: the paper's 8; tiny_resnet: 4 residual blocks; "
         "resnet18: the paper's 8"
@@ -77,7 +83,7 @@ class Config:
     distillation: str = _option("kd", f"loss of the distillation: {', '.join(DISTILLATIONS)}")
     kd_weight: float = _option(1.0, "factor on the weight of the distillation")
     kd_per_step: bool = _option(False, "distil every time step instead of their mean")
-    temperature: float = _option(4.0, "temperature of the distillation")
+    temperature: float = _option(4.0, "temperature of the distillation, and of tks and etc")
     threshold: float = _option(
         None, "epoch at which the distillation's weight is 1/2 (default: after three quarters)"
     )

@@ -14,6 +14,8 @@ def cross_entropy(logits, labels):
     ----------
     logits : (..., B, K) array of floats
     labels : (B,) array of integers in 0 ... K - 1
+        Or floats (B, K), the share of every class in a mixed sample: then the losses of the
+        classes, weighted by it.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def tet_loss(logits, labels, lam=1e-3, target=1.0, weights=None):
     Parameters
     ----------
     logits : (T, B, K) array of floats
-    labels : (B,) array of integers in 0 ... K - 1
+    labels : (B,) array of integers in 0 ... K - 1, or (B, K) shares; see `cross_entropy`
     lam : float
         Share in [0, 1] of the regulariser, which keeps outliers among the outputs small.
     target : float

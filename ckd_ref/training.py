@@ -6,11 +6,14 @@ import autograd.numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
 
+from ._numerics import mean
+from .config import EVENTS_ALONE
 from .distillation import dist_loss, dkd_loss, luminet_loss
-from .losses import ckd_loss, kd_loss, tet_loss
+from .losses import ckd_loss, cross_entropy, kd_loss, tet_loss
 from .models import predict, update_state
 from .nn import adamw, init_moments
 from .schedules import learning_rate, phase_weight, replacement_probability
+from .table1 import etc_loss, sharing_weight, tks_loss
 
 
 @dataclasses.dataclass
@@ -61,7 +64,7 @@ def train_step(net, run, batch, config, rate, gamma, step):
     rate : float
         Learning rate.
     gamma : float
-        Weight of the distillation, Eq. (10).
+        Weight of the distillation, Eq. (10), or of the shared knowledge of `tks`.
     step : int
         Number of this batch in the training, from 1.
 
@@ -87,14 +90,14 @@ def train_step(net, run, batch, config, rate, gamma, step):
 
 
 def streams(batch, config):
-    """The frames that a method looks at, by stream: `snn` sees events alone."""
-    if config.method == "snn":
+    """The frames that a method looks at, by stream: some see events alone."""
+    if config.method in EVENTS_ALONE:
         return {"event": batch.events}
     return {"static": batch.static, "event": batch.events}
 
 
 def batch_loss(outputs, theta, batch, config, gamma):
-    """The loss of a method, Eq. (7) or Eq. (11), or TET for events alone.
+    """The loss of a method, Eq. (7) or Eq. (11), or that of `event_loss` for events alone.
 
     Parameters
     ----------
@@ -110,9 +113,8 @@ def batch_loss(outputs, theta, batch, config, gamma):
     row : dict of floats
     """
     event_logits, features_d = outputs["event"]
-    if config.method == "snn":
-        total = tet_loss(event_logits, batch.labels, config.lam, config.target)
-        parts = {"cls_e": float(getval(total))}
+    if config.method in EVENTS_ALONE:
+        total, parts = event_loss(event_logits, batch, config, gamma)
     else:
         static_logits, features_s = outputs["static"]
         total, parts = ckd_loss(
@@ -131,6 +133,31 @@ def batch_loss(outputs, theta, batch, config, gamma):
     row = {"loss": float(getval(total)), **parts}
     row["accuracy_train"] = _accuracy(event_logits, batch.labels)
     return total, row
+
+
+def event_loss(logits, batch, config, gamma):
+    """The loss of a method that sees events alone, and its parts: a term of Table I, or TET.
+
+    Assumption: `tks` and `etc` classify the outputs' mean over time and add their own term to it,
+    `etc` with weight 1, as the programs of their authors do; `nda` and `eventmix` change the
+    events and have the loss of `snn`, where NDA's program classifies the mean output.
+    Test: `test_losses_of_table_1_in_words`.
+    """
+    tau = config.temperature
+    if config.method == "tks":
+        cls_e, shared = tks_loss(logits, batch.labels, tau)
+        total = (1 - gamma) * cls_e + gamma * shared
+        parts = {"cls_e": cls_e, "tks": shared}
+    elif config.method == "etc":
+        cls_e = mean(cross_entropy(mean(logits, axis=0), batch.labels))
+        consistency = etc_loss(logits, tau)
+        total = cls_e + consistency
+        parts = {"cls_e": cls_e, "etc": consistency}
+    else:
+        labels = batch.labels if batch.shares is None else batch.shares
+        total = tet_loss(logits, labels, config.lam, config.target)
+        parts = {"cls_e": total}
+    return total, {name: float(getval(part)) for name, part in parts.items()}
 
 
 def distillation(config, labels):
@@ -194,7 +221,7 @@ def epochs(net, run, sampler, test_frames, test_labels, config,
     """
     for epoch in range(run.epoch, config.epochs):
         rate = learning_rate(epoch, config.epochs, config.rate, config.warmup)
-        gamma = float(phase_weight(epoch, config.switch, config.slope))
+        gamma = weight_of_epoch(epoch, config)
         for index in range(len(run.rows), config.batches):
             batch = sampler.draw(index, epoch, run.rng)
             step = epoch * config.batches + index + 1
@@ -219,6 +246,13 @@ def epochs(net, run, sampler, test_frames, test_labels, config,
         row = run.rows[-1]
         run.epoch, run.rows = epoch + 1, []
         yield row
+
+
+def weight_of_epoch(epoch, config):
+    """gamma of `train_step`: Eq. (10), or for `tks` the weight of the knowledge that is shared."""
+    if config.method == "tks":
+        return sharing_weight(epoch, config.epochs)
+    return float(phase_weight(epoch, config.switch, config.slope))
 
 
 def check_finite(row, run, place):

@@ -31,8 +31,9 @@ from faults import ROOT, mutants_of, with_fault
 OWN = {
     "events": "events", "color": "color", "neuron": "neuron fused",
     "similarity": "similarity losses", "losses": "losses", "distillation": "distillation losses",
-    "_numerics": "numerics losses", "schedules": "schedules", "batches": "batches training",
-    "models": "models training", "training": "training", "teacher": "teacher training",
+    "table1": "table1", "_numerics": "numerics losses", "schedules": "schedules",
+    "batches": "batches training table1",
+    "models": "models training", "training": "training table1", "teacher": "teacher training",
     "config": "config training", "nn/blocks": "layers fused winograd",
     "nn/conv": "conv layers winograd", "nn/fused": "fused", "nn/layers": "layers fused",
     "nn/norm": "norm layers fused", "nn/optim": "optim", "nn/winograd": "winograd",

@@ -15,7 +15,8 @@ import textwrap
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ckd_ref"
 
-EQUATIONS = ("events", "color", "neuron", "similarity", "losses", "distillation", "schedules")
+EQUATIONS = ("events", "color", "neuron", "similarity", "losses", "distillation", "table1",
+             "schedules")
 METHOD = ("batches", "models", "config", "training", "teacher")
 GROUPS = {
     "equations": f"<b>equations</b><br/>{', '.join(EQUATIONS[:4])}<br/>{', '.join(EQUATIONS[4:])}",

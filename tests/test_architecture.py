@@ -15,7 +15,10 @@ from readme_parts import EQUATIONS, METHOD, PACKAGE, documented, group, imports,
 import ckd_ref
 
 MODULES = modules()
-HELPERS = {"losses": {"_numerics", "similarity"}, "distillation": {"_numerics"}}
+HELPERS = {
+    "losses": {"_numerics", "similarity"}, "distillation": {"_numerics"},
+    "table1": {"_numerics", "losses", "similarity"},
+}
 """What equation files may import of the package."""
 
 
@@ -131,7 +134,7 @@ def defined_in(name):
 
 INTERNAL = {
     "check_sensor_size", "reset_grad", "layer", "preactivation", "streams", "batch_loss",
-    "distillation", "check_finite",
+    "distillation", "check_finite", "event_loss", "weight_of_epoch",
 }
 """Steps of a public function that its file shows but nobody needs to call."""
 

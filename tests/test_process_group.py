@@ -99,6 +99,7 @@ OPTIONS += [
     dict(method="transfer", network="tiny_resnet", reading="baseline", per_step=True),
     dict(method="ckd", network="tiny_resnet"),
     dict(method="ckd", network="resnet18", per_step=True),
+    dict(method="tks"),
 ]
 
 

@@ -12,13 +12,23 @@ import time
 
 import numpy as np
 import pytest
-from small import SMALL
+from small import FLAGS, SMALL
 
 from ckd_ref.__main__ import main
 from ckd_ref.config import Config
 from ckd_ref.events import FormatError
+from ckd_ref.run import plots
 from ckd_ref.run import sweep as module
-from ckd_ref.run.sweep import LADDER, Job, read_lines, read_spec, run_job, sweep
+from ckd_ref.run.sweep import (
+    LADDER,
+    TABLE1,
+    VARIANTS,
+    Job,
+    read_lines,
+    read_spec,
+    run_job,
+    sweep,
+)
 from ckd_ref.run.teachers import save_logits
 
 SPEC = """
@@ -81,6 +91,22 @@ def test_rungs_of_the_ladder_differ_in_one_thing_each():
     assert changed("published", "ckd") == {
         "method": ("transfer", "ckd"), "beta": (0.5, 1.0), "reading": ("baseline", "paper")
     }
+
+
+def test_every_row_of_table_1_is_a_variant_and_has_a_curve():
+    assert list(TABLE1) == ["tet", "nda", "eventmix", "tks", "etc", "transfer", "ckd"]
+    configs = [Config(**own) for own in TABLE1.values()]
+    assert [config.method for config in configs] == ["snn", *list(TABLE1)[1:]]
+    for config in configs:
+        same = dataclasses.replace(config, method="ckd", temperature=4.0)
+        assert same == Config(), "rows differ in nothing but the method"
+    assert configs[3].temperature == 3.0, "TKS at the temperature of its authors"
+    assert set(VARIANTS) <= set(plots.STYLES)
+    assert module.spec_variants({"variants": ["snn", "nda"]}) == {
+        "snn": {"method": "snn"}, "nda": {"method": "nda"}
+    }
+    with pytest.raises(ValueError, match=r"expected variants among .*, got \['tsk'\]"):
+        module.spec_variants({"variants": ["snn", "tsk"]})
 
 
 def test_a_spec_lists_every_variant_of_a_seed_before_the_next_seed(spec, glyph_file):
@@ -232,6 +258,24 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(jobs, tmp_path):
         for workers in (1, 2)
     )
     assert [line["accuracy"] for line in one] == [line["accuracy"] for line in two]
+
+
+def test_compare_takes_methods_by_name(glyph_file, tmp_path, capsys, monkeypatch, in_process):
+    """The first is what the others are compared with."""
+    monkeypatch.setattr(plots, "samples", lambda *_: None)
+    monkeypatch.setattr(plots, "learning_curves", lambda path, histories: shown.append(histories))
+    shown = []
+    argv = ["compare", str(glyph_file), "--out", str(tmp_path), *FLAGS, "--epochs", "1"]
+    assert main([*argv, "--methods", "nda,tks"]) == 0, "no teacher is needed"
+    table = capsys.readouterr().out
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    assert rows == ["| variant", "| nda", "| tks"]
+    assert "tks - nda: " in table and "nda - " not in table.replace("tks - nda", "")
+    assert [list(histories) for histories in shown] == [["nda", "tks"]]
+    assert all(len(history) == 1 for history in shown[0].values())
+    assert main([*argv, "--methods", "snn,tsk"]) == 2
+    error = capsys.readouterr().err
+    assert "expected variants among" in error and error.count("\n") == 1
 
 
 def test_jobs_of_one_seed_share_a_teacher(spec, tmp_path):

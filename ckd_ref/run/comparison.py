@@ -8,10 +8,10 @@ from ..data.files import atomic_write
 from . import plots
 from .report import variants_table
 from .session import read_rows
-from .sweep import LADDER, Job, sweep
+from .sweep import LADDER, Job, spec_variants, sweep
 
 
-def compare(data, config, folder, seeds=1, teacher=None, workers=2):
+def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None):
     """Train every variant of the ladder with the same data, draws and updates, once per seed.
 
     Runs go side by side in processes of one BLAS thread each, so their results are bit-identical
@@ -33,6 +33,8 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
         A teacher or logits to use in place of a teacher trained here; see `load_teacher`.
     workers : int
         Number of processes.
+    methods : list of str, optional
+        Names from `VARIANTS` to compare in place of the ladder, all with the first.
 
     Returns
     -------
@@ -46,20 +48,21 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2):
     """
     if seeds < 1:
         raise ValueError(f"expected at least one seed, got {seeds}")
+    variants = spec_variants({"variants": list(methods or LADDER)})
     folder, path = pathlib.Path(folder), str(data)
     label = path if path in glyphs.SETS else pathlib.Path(path).stem
     jobs = []
     for seed in range(config.seed, config.seed + seeds):
-        for variant, own in LADDER.items():
+        for variant, own in variants.items():
             chosen = dataclasses.replace(config, seed=seed, **own)
             jobs.append(Job(label, path, variant, chosen, teacher and str(teacher)))
     lines = sweep(jobs, folder, workers=workers, bars=True)
     with jobs[0].open() as first:
         plots.samples(folder / "samples.png", first, config.T, config.size)
-    text = variants_table(lines)
+    text = variants_table(lines, methods and methods[0])
     with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    histories = {variant: [] for variant in LADDER}
+    histories = {variant: [] for variant in variants}
     for job in jobs:
         histories[job.variant].append(read_rows(folder / job.name / "log.jsonl"))
     plots.learning_curves(folder / "curves.png", histories)

@@ -13,8 +13,12 @@ STYLES = {
     "transfer": {"color": "tab:blue", "ls": "--"},
     "ckd": {"color": "darkred", "ls": "-"},
     "published": {"color": "tab:orange", "ls": "-."},
+    "nda": {"color": "tab:purple", "ls": ":"},
+    "eventmix": {"color": "tab:pink", "ls": "-."},
+    "tks": {"color": "tab:olive", "ls": "--"},
+    "etc": {"color": "tab:cyan", "ls": "-"},
 }
-STYLES["snn"] = STYLES["events"]
+STYLES["snn"] = STYLES["tet"] = STYLES["events"]
 """Of the variants' curves, to be told apart without colours as well."""
 
 PANELS = {

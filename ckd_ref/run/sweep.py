@@ -37,6 +37,20 @@ LADDER = {
 images turn into events; the alignment of both; the teacher. The last is the baseline as its authors
 ran it, to which the paper compares its ckd."""
 
+TABLE1 = {
+    "tet": {"method": "snn"},
+    "nda": {"method": "nda"},
+    "eventmix": {"method": "eventmix"},
+    "tks": {"method": "tks", "temperature": 3.0},
+    "etc": {"method": "etc", "temperature": 4.0},
+    "transfer": LADDER["transfer"],
+    "ckd": LADDER["ckd"],
+}
+"""The rows of Table I, the temperatures as in the commands of their authors."""
+
+VARIANTS = {"snn": TABLE1["tet"]} | LADDER | TABLE1
+"""All variants that have a name."""
+
 KEYS = {
     "title", "seeds", "data", "options", "variants", "grid", "teachers", "reference", "beside",
 }
@@ -90,7 +104,7 @@ def read_spec(path):
 
     The file has ``seeds = [FIRST, COUNT]``; the tables ``[data]``, names and files or embedded
     sets; ``[options]``, fields of `Config` for all runs; ``[variants.NAME]``, those of each
-    variant, or ``variants = [NAMES]`` of `LADDER`; ``[grid]``, lists of values for fields, of
+    variant, or ``variants = [NAMES]`` of `VARIANTS`; ``[grid]``, lists of values for fields, of
     which every combination is run, or several such tables ``[[grid]]``; and ``[teachers]``, files
     by the name of the data. Only the first two have to be there. For `report` there are a
     ``title``, a ``reference``, the variant with which all others are compared, and ``beside``,
@@ -140,7 +154,9 @@ def spec_variants(spec):
     """Options of each variant of a spec, by its name; by default the ladder."""
     variants = spec.get("variants", list(LADDER))
     if isinstance(variants, list):
-        variants = {name: LADDER[name] for name in variants}
+        if unknown := [name for name in variants if name not in VARIANTS]:
+            raise ValueError(f"expected variants among {', '.join(VARIANTS)}, got {unknown}")
+        variants = {name: VARIANTS[name] for name in variants}
     return variants
 
 
