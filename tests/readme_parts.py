@@ -141,8 +141,8 @@ def results():
     parts = [ladder_table(lines)]
     if regimes := regimes_table(lines):
         parts.append("**Regimes**: what images with alignment, and what the teacher gives, by the "
-                     "number of images\nand of updates:\n\n![Map of regimes](tutorials/results/regimes.png)\n\n"
-                     + regimes)
+                     "number of images\nand of updates:\n\n"
+                     "![Map of regimes](tutorials/results/regimes.png)\n\n" + regimes)
     if leakage := leakage_table(lines):
         parts.append("**Leakage**: the same recordings and the same number of static images, of "
                      "which a part are\nthose that the test recordings filmed:\n\n" + leakage)
