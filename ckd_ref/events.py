@@ -58,7 +58,8 @@ def from_arrays(t, x, y, p, unit="us"):
     -----
     Floats with whole values count as integers: text files and (N, 4) arrays have them. Floats
     too coarse for whole numbers or microseconds, such as float32 seconds from 8 s on, are
-    refused: they have been rounded already. Whether the events fit on a sensor is for `check_events`.
+    refused: they have been rounded already. Whether the events fit on a sensor is for
+    `check_events` to say.
     """
     if unit not in UNITS:
         raise ValueError(f"expected one of the units {', '.join(UNITS)}, got {unit!r}")

@@ -43,14 +43,14 @@ def read_recording(path, sensor_size=None, unit="us"):
     Returns
     -------
     events : (N,) array of EVENT_DTYPE
-        N >= 1, in the file's order, which is that of time.
+        As `from_arrays` returns them, on the sensor.
 
     Raises
     ------
     FormatError
         Anything but a valid recording; the message names the file and the first bad row.
     OSError
-        A file that cannot be read.
+        The system does not let it be read.
     """
     suffix = path.suffix.lower()
     if suffix in pairing.RECORDING_SUFFIXES:
@@ -91,8 +91,9 @@ def read_npz(path):
 
     Refused before decompression if they unpack to more than `unpacked_limit`.
     """
-    limit = unpacked_limit(path.stat().st_size)
-    with zipfile.ZipFile(path) as archive:
+    content = read_whole(path)
+    limit = unpacked_limit(len(content))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         names = COLUMNS if set(COLUMNS) <= set(members) else tuple(members)
         if len(members) < len(archive.infolist()) or len(names) not in (1, 4):
