@@ -11,12 +11,12 @@ PUBLIC = {
     "events": {
         "EVENT_DTYPE": "one event of Eq. (4): time, column, row, polarity",
         "FormatError": "data that does not keep to its format",
-        "from_arrays": "columns of an event file to a recording",
         "check_events": "validate a recording, or name its first bad event",
         "bin_events": "Eq. (4): events to frames of counts",
         "window_edges": "when the frames of a recording begin and end",
         "count_events": "counts per window, pixel and polarity",
         "resize_frames": "bilinear resizing, corners aligned",
+        "from_arrays": "columns of an event file to a recording",
     },
     "color": {
         "rgb_to_hsv": "hue, saturation and value",
