@@ -16,6 +16,7 @@ PUBLIC = {
         "window_edges": "when the frames of a recording begin and end",
         "count_events": "counts per window, pixel and polarity",
         "resize_frames": "bilinear resizing, corners aligned",
+        "from_arrays": "columns of an event file to a recording",
     },
     "color": {
         "rgb_to_hsv": "hue, saturation and value",

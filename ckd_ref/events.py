@@ -14,6 +14,9 @@ MAX_TIME_US = 2**52
 MAX_COUNT = 2**24
 """Where float32 stops counting: adding 1 to it changes nothing."""
 
+UNITS = {"us": 1, "s": 1_000_000}
+"""Units of time that `from_arrays` takes, in microseconds."""
+
 BLOCK = 2**15
 """Events, or numbers of resized frames, handled at a time: few enough for the cache."""
 
@@ -59,26 +62,35 @@ def check_events(events, sensor_size):
         t, x, y, p = (events[name][i:i + BLOCK].copy() for name in EVENT_DTYPE.names)
         in_order = latest <= t[0] and t[-1] <= MAX_TIME_US and (t[:-1] <= t[1:]).all()
         if not (in_order and x.max() < W and y.max() < H and p.max() <= 1):
-            raise FormatError(_first_fault(events, H, W))
+            rules = _rules(events, H, W)
+            raise FormatError(f"event {_first_fault(rules, events, len(events))}")
         latest = t[-1]
     return events
 
 
-def _first_fault(events, H, W):
-    """Number, value and rule of the first event that breaks one."""
+def _rules(events, H, W):
+    """Which events break which rule of `check_events`: (mask, field, what was expected)."""
     t = events["t"]
-    back_in_time = np.concatenate(([False], t[1:] < t[:-1]))
-    rules = (
+    return (
         (events["x"] >= W, "x", f"a column in 0 ... {W - 1}"),
         (events["y"] >= H, "y", f"a row in 0 ... {H - 1}"),
         (events["p"] > 1, "p", "polarity 0 (OFF) or 1 (ON)"),
         ((t < 0) | (t > MAX_TIME_US), "t", f"a time in 0 ... {MAX_TIME_US} us"),
-        (back_in_time, "t", "times that do not decrease; sort the recording by t"),
+        (_earlier(t), "t", "times that do not decrease; sort the recording by t"),
     )
+
+
+def _first_fault(rules, columns, N):
+    """Number, value and rule of the first of N events that breaks one."""
     i, field, expected = min(
         (int(bad.argmax()), field, expected) for bad, field, expected in rules if bad.any()
     )
-    return f"event {i} of {len(events)}: {field} = {events[field][i]}, expected {expected}"
+    return f"{i} of {N}: {field} = {columns[field][i]}, expected {expected}"
+
+
+def _earlier(t):
+    """Which times are earlier than the one before."""
+    return np.concatenate(([False], t[1:] < t[:-1]))
 
 
 def check_sensor_size(sensor_size):
@@ -272,3 +284,110 @@ def _neighbours(n, size):
     position = np.linspace(0, n - 1, size) if size > 1 else np.zeros(1)
     before = position.astype(np.intp)
     return (before, 1 - (position - before)), (np.minimum(before + 1, n - 1), position - before)
+
+
+def from_arrays(t, x, y, p, unit="us"):
+    """Make a recording of what event files hold, or refuse it and name the first bad row.
+
+    Parameters
+    ----------
+    t : (N,) array of integers or floats
+        Times in `unit`, at least 0, not decreasing: sort the rows first.
+    x, y : (N,) arrays of integers
+        Columns and rows, 0 ... 65535, pixels.
+    p : (N,) array of integers or bool
+        Polarity (OFF, ON): 0 and 1, or -1 and 1, or False and True.
+    unit : {"us", "s"}
+        Seconds are rounded to the nearest microsecond, halves to the even one. Microseconds
+        have to be whole.
+
+    Returns
+    -------
+    events : (N,) array of EVENT_DTYPE
+        N >= 1, in the order of the rows.
+
+    Raises
+    ------
+    FormatError
+        Arrays that are empty, of different lengths, of several dimensions, or not of numbers;
+        a row with a missing, negative or too large value, NaN, Inf, a fraction, another
+        polarity or an earlier time than the row before.
+    ValueError
+        An unknown unit.
+
+    Notes
+    -----
+    Floats with whole values count as integers: text files and (N, 4) arrays have them. Floats
+    too coarse for whole numbers or microseconds, such as float32 seconds from 8 s on, are
+    refused: they have been rounded already. Whether the events fit on a sensor is for
+    `check_events` to say.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"expected one of the units {', '.join(UNITS)}, got {unit!r}")
+    columns = {"t": t, "x": x, "y": y, "p": p}
+    columns = {name: _column(name, values) for name, values in columns.items()}
+    t, x, y, p = columns.values()
+    lengths = [len(column) for column in columns.values()]
+    if min(lengths) < max(lengths):
+        raise FormatError(
+            f"row {min(lengths)}: expected t, x, y and p of one length, "
+            f"got {', '.join(f'{n} of {name}' for name, n in zip(columns, lengths))}"
+        )
+    if len(t) == 0:
+        raise FormatError("expected at least one event, got none; leave the recording out")
+    rules = _row_rules(columns, UNITS[unit])
+    if any(bad.any() for bad, _, _ in rules):
+        raise FormatError(f"row {_first_fault(rules, columns, len(t))}")
+    if t.dtype.kind == "f":
+        t = np.rint(t.astype(np.float64) * UNITS[unit])
+    else:
+        t = t.astype(np.int64) * UNITS[unit]
+    events = np.empty(len(t), EVENT_DTYPE)
+    events["t"], events["x"], events["y"], events["p"] = t, x, y, p == 1
+    return events
+
+
+def _column(name, values):
+    """One argument of `from_arrays` as a one-dimensional array of numbers."""
+    try:
+        column = np.asarray(values)
+    except (TypeError, ValueError, OverflowError):  # lists of lists of several lengths
+        column = np.array(None)
+    numbers = column.dtype.kind in ("iufb" if name == "p" else "iuf") or column.size == 0
+    if column.ndim != 1 or not numbers or np.ma.is_masked(values):
+        raise FormatError(
+            f"{name}: expected a one-dimensional array of numbers, none of them masked, "
+            f"got {type(values).__name__} of {column.dtype}, shape {column.shape}"
+        )
+    return column
+
+
+def _row_rules(columns, unit):
+    """Which rows break which rule of `from_arrays`: (mask, column, what was expected)."""
+    t, x, y, p = columns.values()
+    latest, far = MAX_TIME_US // unit, 2**16 - 1
+    time = "a whole number of microseconds" if unit == 1 else "seconds, exact to 1 us,"
+    off = -1 if (p[p != 1][:1] == -1).any() else 0  # the first that is not ON decides
+    return (
+        (_unusable(t, latest, unit), "t", f"{time} in 0 ... {latest}"),
+        (_unusable(x, far), "x", f"a column, a whole number in 0 ... {far}"),
+        (_unusable(y, far), "y", f"a row of the sensor, a whole number in 0 ... {far}"),
+        ((p != 1) & (p != off), "p", "polarity 0 or 1, or -1 or 1, the same two in all rows"),
+        (_earlier(t), "t", "times that do not decrease; sort the rows by t"),
+    )
+
+
+def _unusable(values, largest, scale=1):
+    """Which numbers are not in 0 ... `largest`, or not whole, or too coarse to tell.
+
+    If `scale` is larger than 1, they need not be whole but tell multiples of 1 / `scale` apart.
+    """
+    if values.dtype.kind != "f":
+        return (values < 0) | (values > largest)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.spacing(values).astype(np.float64)
+        values = values.astype(np.float64)
+        bad = ~((values >= 0) & (values <= largest))  # true for NaN as well
+        if scale == 1:
+            return bad | (gap > 1) | (values != np.trunc(values))
+        return bad | (gap * scale > 0.5)

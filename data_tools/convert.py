@@ -50,8 +50,8 @@ class Sample:
 def parser(doc, test="a tenth", images="all others", events="all of these", sensor_size=None):
     """An argument parser with the options that all converters share.
 
-    `test`, `images` and `events` are the default counts, or describe them. `--sensor-size` is an
-    option if it has a default.
+    `test`, `images` and `events` are the default counts, or describe them; so does `sensor_size`,
+    without which there is no `--sensor-size`.
     """
     result = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,9 +68,11 @@ def parser(doc, test="a tenth", images="all others", events="all of these", sens
     add("--size", 48, "rows and columns of the images")
     add("--workers", os.cpu_count() or 1, "processes; the result is the same for any number")
     if sensor_size:
+        size = {"default": sensor_size} if isinstance(sensor_size, tuple) else {}
+        shown = " ".join(map(str, sensor_size)) if size else sensor_size
         result.add_argument(
-            "--sensor-size", type=int, nargs=2, default=sensor_size, metavar=("H", "W"),
-            help=f"rows and columns of the camera [{sensor_size[0]} {sensor_size[1]}]",
+            "--sensor-size", type=int, nargs=2, metavar=("H", "W"),
+            help=f"rows and columns of the camera [{shown}]", **size,
         )
     result.add_argument(
         "--leaky",
@@ -91,7 +93,7 @@ def parse(arguments, argv):
     images = options.images_per_class
     events = options.events_per_class
     counts = [test, images, events, options.size, options.workers]
-    if "sensor_size" in options:
+    if getattr(options, "sensor_size", None):
         options.sensor_size = tuple(options.sensor_size)
         counts += options.sensor_size
     if min(n for n in counts if n is not None) < 1 or options.seed < 0:
@@ -115,7 +117,7 @@ def one_line_errors(program):
         sys.exit(f"{program}: {error}")
     except concurrent.futures.BrokenExecutor:
         sys.exit(
-            f"{program}: a worker process was killed (out of memory?); "
+            f"{program}: a worker process died (out of memory, or by a damaged file); "
             "repeat the command to resume, with --workers 1 for the least memory"
         )
     except KeyboardInterrupt:
@@ -125,7 +127,10 @@ def one_line_errors(program):
 # The conversion
 
 def samples(pairs, pools, leaky):
-    """All samples in the order of the file: images, then recordings, pool by pool."""
+    """All samples in the order of the file: images, then recordings, pool by pool.
+
+    A pair without an image or without a recording contributes the other.
+    """
     static = sorted(pools["static"] + pools["test"]) if leaky else pools["static"]
     images = ("teacher", pools["teacher"]), ("static", static), ("test", pools["test"])
     recordings = ("train", pools["train"]), ("test", pools["test"])
@@ -134,7 +139,7 @@ def samples(pairs, pools, leaky):
         plan += [Sample("images", pairs[i].image, pairs[i].label, i, name) for i in pool]
     for name, pool in recordings:
         plan += [Sample("events", pairs[i].recording, pairs[i].label, i, name) for i in pool]
-    return plan
+    return [sample for sample in plan if sample.load]
 
 
 def convert(options, classes, sensor_size, pairs, pools):
@@ -175,7 +180,7 @@ def convert(options, classes, sensor_size, pairs, pools):
         shards = [(parts / f"{k:05d}.npz", shard) for k, shard in enumerate(in_shards(plan))]
         with (
             PairedWriter(out, *form, names, options.leaky) as writer,
-            finished_parts(shards, options.workers) as finished,
+            in_processes(write_part, shards, options.workers) as finished,
             ctrl_c() as pressed,
             tqdm(total=len(plan), desc=out.name, unit="sample") as bar,
         ):
@@ -188,11 +193,12 @@ def convert(options, classes, sensor_size, pairs, pools):
         shutil.rmtree(parts)
     seconds = time.perf_counter() - begin
     images = [sample.split for sample in plan if sample.group == "images"]
+    recordings = [sample.split for sample in plan if sample.group == "events"]
     leaky = " (leaky: test images are static as well)" if options.leaky else ""
     print(
         f"{out}: {len(classes)} classes; images: {images.count('teacher')} teacher, "
         f"{images.count('static')} static, {images.count('test')} test; "
-        f"recordings: {len(pools['train'])} train, {len(pools['test'])} test{leaky}; "
+        f"recordings: {recordings.count('train')} train, {recordings.count('test')} test{leaky}; "
         f"{events:,} events in {seconds:.0f} s"
     )
 
@@ -237,15 +243,15 @@ def in_shards(plan):
 
 
 @contextlib.contextmanager
-def finished_parts(shards, workers):
-    """Yield an iterator with one step per shard, after which its part is finished."""
+def in_processes(function, calls, workers):
+    """Yield an iterator over the results of a function, one per tuple of arguments, in order."""
     if workers == 1:
-        yield itertools.starmap(write_part, shards)
+        yield itertools.starmap(function, calls)
         return
     spawn = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, spawn, start_worker)
     try:
-        futures = [pool.submit(write_part, *shard) for shard in shards]
+        futures = [pool.submit(function, *call) for call in calls]
         yield (future.result() for future in futures)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -25,16 +25,17 @@ class Pair:
         Unique name of the image, "class/image_0001", by which the split is sorted.
     label : int
         Position of its class.
-    image : functools.partial
+    image : functools.partial or None
         Loads the image as (S, S, 3) uint8 RGB. It is picklable for other processes: a module's
         function with paths, arrays, numbers and strings as arguments.
     recording : functools.partial or None
-        Loads the recording as an array of events, likewise.
+        Loads the recording as an array of events, likewise. A pair that has only one of the two
+        is not a pair but a sample of the class.
     """
 
     name: str
     label: int
-    image: functools.partial
+    image: functools.partial | None
     recording: functools.partial | None
 
 
@@ -110,7 +111,7 @@ def shorten(names, most=10):
     return shown
 
 
-def split(pairs, classes, options):
+def split(pairs, classes, options, test=None, what="images"):
     """Split the pairs of each class into pools by a seeded shuffle.
 
     An image and its recording always stay together.
@@ -124,6 +125,10 @@ def split(pairs, classes, options):
         ``test_per_class`` (None: the rest of 90 %, rounded, at least one),
         ``images_per_class`` (None: all others), ``events_per_class`` (None: all of these) and
         ``seed``. The test pool is drawn first, so the other counts do not change it.
+    test : collection of positions in `pairs`, optional
+        The test pool of a published split; instead of drawing one.
+    what : str
+        What the pairs are, for messages.
 
     Returns
     -------
@@ -141,17 +146,27 @@ def split(pairs, classes, options):
     for i, pair in enumerate(pairs):
         members[pair.label].append(i)
     for label, (name, own) in enumerate(zip(classes, members)):
-        test = options.test_per_class or max(len(own) - round(0.9 * len(own)), 1)
-        images = options.images_per_class or max(len(own) - test, 1)
-        if test + images > len(own):
+        order = np.random.default_rng([options.seed, label]).permutation(own)
+        if test is None:
+            tests = options.test_per_class or max(len(own) - round(0.9 * len(own)), 1)
+        else:
+            listed = np.isin(order, list(test))
+            order = np.concatenate([order[listed], order[~listed]])
+            tests = max(int(listed.sum()), 1)
+            if not listed.any():
+                raise FormatError(
+                    f"class {name}: expected at least one of its names in the list for the test, "
+                    "got none; leave the class out"
+                )
+        images = options.images_per_class or max(len(own) - tests, 1)
+        if tests + images > len(own):
             raise FormatError(
-                f"class {name}: expected at least {test + images} images "
-                f"({test} test, {images} static), got {len(own)}; "
+                f"class {name}: expected at least {tests + images} {what} "
+                f"({tests} test, {images} static), got {len(own)}; "
                 "add some, leave the class out, or lower --test-per-class or --images-per-class"
             )
-        order = np.random.default_rng([options.seed, label]).permutation(own)
-        pools["test"].extend(order[:test])
-        pools["static"].extend(order[test:test + images])
-        pools["train"].extend(order[test:test + images][:options.events_per_class])
-        pools["teacher"].extend(order[test + images:])
+        pools["test"].extend(order[:tests])
+        pools["static"].extend(order[tests:tests + images])
+        pools["train"].extend(order[tests:tests + images][:options.events_per_class])
+        pools["teacher"].extend(order[tests + images:])
     return {pool: sorted(map(int, positions)) for pool, positions in pools.items()}

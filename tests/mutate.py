@@ -41,8 +41,8 @@ OWN = {
 """Files of the package, and the tests that should notice their faults."""
 
 APART = set(
-    "architecture benchmarks camera cepdvs convert data files film fuzz_files glyphs hdf5 info "
-    "ncaltech101 nmnist pairing readers readme survival teacher_logits tutorials".split()
+    "architecture benchmarks camera cepdvs convert data files film folders fuzz_files glyphs hdf5 "
+    "info ncaltech101 nmnist pairing readers readme survival teacher_logits tutorials".split()
 )
 """Tests of data, programs and texts, which are not run."""
 

@@ -9,7 +9,14 @@ from scipy.ndimage import map_coordinates
 from subject import EVENT_DTYPE, bin_events, check_events
 
 from ckd_ref import events as module
-from ckd_ref.events import MAX_TIME_US, FormatError, count_events, resize_frames, window_edges
+from ckd_ref.events import (
+    MAX_TIME_US,
+    FormatError,
+    count_events,
+    from_arrays,
+    resize_frames,
+    window_edges,
+)
 
 SENSOR = (7, 5)
 """Rows and columns."""
@@ -346,6 +353,139 @@ def test_eq04_other_arrays_are_refused(events):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         bin_events(**dict(events=events_of(GOOD), T=3, sensor_size=SENSOR) | arguments)
+
+
+# What event files hold
+
+ROWS = [(0, 4, 6, 1), (5, 0, 0, 0), (5, 3, 1, 1)]
+T, X, Y, P = (list(column) for column in zip(*ROWS))
+SIGNED = [1, -1, 1]
+
+
+def makes_the_rows(from_arrays):
+    for p in (P, SIGNED, np.array(P, bool), np.array(SIGNED, np.int8)):
+        events = from_arrays(T, X, Y, p)
+        what = f"from_arrays: p = {p} means the polarities {P}, t are microseconds"
+        assert_equal([list(row) for row in events.tolist()], [list(row) for row in ROWS], what)
+    seconds = from_arrays([0.25, 1.000001, 8.0], X, Y, P, unit="s")["t"]
+    assert_equal(seconds, [250_000, 1_000_001, 8_000_000], "from_arrays: 1 s is 1,000,000 us")
+
+
+def test_from_arrays_by_hand():
+    makes_the_rows(from_arrays)
+    assert_dtype(from_arrays(T, X, Y, P), EVENT_DTYPE, "from_arrays returns EVENT_DTYPE")
+
+
+def test_polarity_of_one_sign_is_what_it_says():
+    for p, expected in ((1, 1), (0, 0), (-1, 0)):
+        assert_equal(from_arrays(T, X, Y, [p] * 3)["p"], [expected] * 3, f"all p = {p}")
+
+
+def wrong_from_arrays(signed_to_bool=False, x_is_row=False, truncate=False):
+    def wrong(t, x, y, p, unit="us"):
+        if signed_to_bool:
+            p = np.array(p, bool)
+        if x_is_row:
+            x, y = y, x
+        if truncate and unit == "s":
+            t, unit = [int(1e6 * time) for time in t], "us"
+        return from_arrays(t, x, y, p, unit)
+
+    return wrong
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(signed_to_bool=True), dict(x_is_row=True), dict(truncate=True),
+], ids=["-1 is ON", "x and y swapped", "seconds cut off"])
+def test_wrong_columns_are_caught(wrong):
+    with pytest.raises(AssertionError, match="from_arrays: .*expected .*, got "):
+        makes_the_rows(wrong_from_arrays(**wrong))
+    makes_the_rows(wrong_from_arrays())
+
+
+@pytest.mark.parametrize("dtype", [*"bBhHiIlLqQefdg", ">i4", ">f8"])
+def test_any_type_of_number_gives_the_same_events(dtype):
+    columns = [np.array(column, dtype) for column in (T, X, Y, P)]
+    assert from_arrays(*columns).tolist() == ROWS
+    strided = [np.repeat(column, 2)[::2] for column in columns]
+    assert from_arrays(*strided).tolist() == ROWS
+    assert [column.tolist() for column in columns] == [T, X, Y, P], "the input is left alone"
+
+
+def test_every_microsecond_survives_in_seconds(rng):
+    """Up to 2^32 s, 136 years, in float64 and up to 8 s in float32."""
+    for dtype, latest in ((np.float64, 2**32 * 10**6), (np.float32, 8 * 10**6)):
+        t = np.sort(rng.integers(0, latest, 1000))
+        zeros = np.zeros(1000, int)
+        events = from_arrays((t / 1e6).astype(dtype), zeros, zeros, zeros, unit="s")
+        assert_equal(events["t"], t, f"{dtype.__name__} seconds to microseconds and back")
+        with pytest.raises(FormatError, match="row 0 of 1: t = .*exact to 1 us"):
+            from_arrays(np.array([latest / 1e6], dtype), [0], [0], [0], unit="s")
+
+
+def test_seconds_are_rounded_to_the_nearest_microsecond():
+    """A half becomes the even neighbour."""
+    t = [0.4e-6, 0.5e-6, 0.6e-6, 1.5e-6, 2.5e-6, 2.6e-6]
+    events = from_arrays(t, [0] * 6, [0] * 6, [0] * 6, unit="s")
+    assert_equal(events["t"], [0, 0, 1, 2, 2, 3], "microseconds")
+
+
+def test_the_limits_of_every_column_are_valid():
+    events = from_arrays([0, MAX_TIME_US], [0, 65535], [65535, 0], [0, 1])
+    assert events.tolist() == [(0, 0, 65535, 0), (MAX_TIME_US, 65535, 0, 1)]
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(x=[0, -1, 0]), "row 1 of 3: x = -1, expected a column, a whole number in 0 ... 65535"),
+    (dict(y=[0, 0, 65536]), "row 2 of 3: y = 65536, expected a row of the sensor"),
+    (dict(y=np.array([0, 0, 2**40])), "row 2 of 3: y = 1099511627776"),
+    (dict(x=[0, 1.5, 0]), "row 1 of 3: x = 1.5"),
+    (dict(x=[0, NAN, 0]), "row 1 of 3: x = nan"),
+    (dict(x=np.array([1, 2, 2050], np.float16)), "row 2 of 3: x = 2050.0"),
+    (dict(t=[0, NAN, 5]), "row 1 of 3: t = nan, expected a whole number of microseconds in 0"),
+    (dict(t=[0, 2.5, 5]), "row 1 of 3: t = 2.5, expected a whole number of microseconds"),
+    (dict(t=[-1, 0, 5]), "row 0 of 3: t = -1"),
+    (dict(t=[0, 5, MAX_TIME_US + 1]), "row 2 of 3: t = 4503599627370497"),
+    (dict(t=[0, 5, 2**63]), "row 2 of 3: t = 9.2"),
+    (dict(t=np.array([0, 1, 2**24 + 2], np.float32)), "row 2 of 3: t = 16777218.0"),
+    (dict(t=[0, 5, 4]), "row 2 of 3: t = 4, expected times that do not decrease; sort"),
+    (dict(t=np.array([9, 5, 5], np.uint64)), "row 1 of 3: t = 5, expected times that"),
+    (dict(t=[0, 1, INF], unit="s"), "row 2 of 3: t = inf, expected seconds"),
+    (dict(t=[-1e-9, 1, 1], unit="s"), "row 0 of 3: t = -1e-09"),
+    (dict(t=[0, 1, 4503599628], unit="s"), "row 2 of 3: t = 4503599628"),
+    (dict(t=[0, 1.5, 1.4999999], unit="s"), "row 2 of 3: t = 1.4999999, expected times that"),
+    (dict(t=np.array([0, 1, 17], np.float32), unit="s"), "row 2 of 3: t = 17.0, expected seconds, "
+     "exact to 1 us"),
+    (dict(p=[0, 1, 2]), "row 2 of 3: p = 2, expected polarity 0 or 1, or -1 or 1"),
+    (dict(p=[0, 1, -1]), "row 2 of 3: p = -1, expected polarity .* the same two in all rows"),
+    (dict(p=[1, -1, 0]), "row 2 of 3: p = 0, expected polarity"),
+    (dict(p=[1, NAN, 0]), "row 1 of 3: p = nan"),
+    (dict(p=np.array([1, 255, 0], np.uint8)), "row 1 of 3: p = 255"),
+    (dict(x=[0, 0, -1], p=[0, 3, 0]), "row 1 of 3: p = 3"),
+    (dict(x=X[:2]), "row 2: expected t, x, y and p of one length, got 3 of t, 2 of x, 3 of y"),
+    (dict(t=[], x=[], y=[], p=[]), "expected at least one event, got none"),
+    (dict(t=["0", "1", "2"]), "t: expected a one-dimensional array of numbers, .* got list of <U1"),
+    (dict(t=[0, None, 2]), "t: expected .* got list of object"),
+    (dict(t=[0, 1, 2**70]), "t: expected .* got list of object"),
+    (dict(t=np.array(T, "M8[us]")), "t: expected .* got ndarray of datetime64"),
+    (dict(t=np.array(T) + 0j), "t: expected .* got ndarray of complex128"),
+    (dict(x=[True, False, True]), "x: expected .* got list of bool"),
+    (dict(y=[[1], [2, 3]]), "y: expected a one-dimensional array"),
+    (dict(y=np.zeros((3, 1), int)), r"y: expected .* shape \(3, 1\)"),
+    (dict(p=1), r"p: expected .* got int of int64, shape \(\)"),
+    (dict(t=np.ma.array(T, mask=[0, 1, 0])), "t: expected .* none of them masked"),
+])
+def test_columns_that_are_no_events_are_refused_by_row(changes, message):
+    with pytest.raises(FormatError, match=message):
+        from_arrays(**dict(t=T, x=X, y=Y, p=P) | changes)
+
+
+def test_an_unknown_unit_is_refused():
+    with pytest.raises(ValueError, match="expected one of the units us, s, got 'ms'"):
+        from_arrays(T, X, Y, P, unit="ms")
 
 
 # Resizing

@@ -10,6 +10,7 @@ from ckd_ref.models import LAYERS, STAGES
 
 SIGNATURES = {
     "bin_events": "(events, T, sensor_size, window=None, rule='conserving')",
+    "from_arrays": "(t, x, y, p, unit='us')",
     "check_events": "(events, sensor_size)",
     "window_edges": "(t, T, window=None, rule='conserving')",
     "resize_frames": "(frames, size)",

@@ -55,7 +55,8 @@ def unpacked_limit(size):
     return min(2**20 + 100 * size, MAX_BYTES)
 
 
-def _read_whole(path):
+def read_whole(path):
+    """The bytes of a file of at most `MAX_BYTES`."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
@@ -101,7 +102,7 @@ def read_bin(path, sensor_size=None):
     `sensor_size` has more than 240 rows; then it is an ordinary event.
     """
     H, W = (256, 256) if sensor_size is None else check_sensor_size(sensor_size)
-    data = np.frombuffer(_read_whole(path), np.uint8)
+    data = np.frombuffer(read_whole(path), np.uint8)
     if len(data) == 0:
         raise FormatError(
             f"{path}: expected at least one event of {EVENT_BYTES} bytes, got an empty file; "
@@ -229,7 +230,7 @@ def read_image(path):
     """
     from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-    content = _read_whole(path)
+    content = read_whole(path)
     with error_context(path, FETCH), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns of is validated here
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -347,7 +348,7 @@ def read_mat(path, sensor_size=None):
     functions are never created.
     """
     sensor_size = (2**16, 2**16) if sensor_size is None else check_sensor_size(sensor_size)
-    data = _read_whole(path)
+    data = read_whole(path)
     with error_context(path, FETCH):
         columns = {
             name: _whole_numbers(name, values)
