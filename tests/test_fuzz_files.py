@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("resource", reason="processes are limited and watched on POSIX only")
 fuzz_files = pytest.importorskip("fuzz_files")
 
-FILES = 100
+FILES = 60
 
 
 @pytest.mark.parametrize("name", fuzz_files.FORMATS)

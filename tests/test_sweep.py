@@ -239,7 +239,7 @@ def test_a_failing_run_costs_no_finished_line(jobs, tmp_path):
     assert [line["seed"] for line in read_lines(tmp_path / "lines.jsonl")] == [0]
 
 
-def test_a_torn_last_line_is_repeated_and_a_damaged_one_is_named(jobs, tmp_path):
+def test_a_torn_last_line_is_repeated_and_a_damaged_one_is_named(jobs, tmp_path, in_process):
     lines = tmp_path / "lines.jsonl"
     sweep(jobs[:2], tmp_path / "runs", lines)
     whole = lines.read_text()
