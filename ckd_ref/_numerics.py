@@ -30,8 +30,8 @@ defvjp(
 
 
 def kl_divergence(log_p, log_q):
-    """Kullback-Leibler divergence KL(p || q) of each row: (B, K) logarithms to (B,)."""
-    return np.sum(np.exp(log_p) * (log_p - log_q), axis=1)
+    """Kullback-Leibler divergence KL(p || q) of each row: (..., K) logarithms to (...)."""
+    return np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def one_hot(labels, logits):
@@ -61,5 +61,16 @@ def check_pair(teacher, student, temperature):
             "expected teacher and student logits of one shape (B, K), got "
             f"{np.shape(teacher)} and {np.shape(student)}; do both know the same classes?"
         )
+    check_temperature(temperature)
+
+
+def check_steps(logits):
+    """Refuse logits that do not have all three axes."""
+    if np.ndim(logits) != 3 or 0 in np.shape(logits):
+        raise ValueError(f"expected logits (T, B, K), none of them 0, got shape {np.shape(logits)}")
+
+
+def check_temperature(temperature):
+    """Refuse a temperature that is not positive."""
     if not temperature > 0:
         raise ValueError(f"expected a temperature > 0, got {temperature!r}")

@@ -3,7 +3,15 @@
 import autograd.numpy as np
 from autograd.tracer import getval
 
-from ._numerics import check_pair, kl_divergence, log_softmax, mean, one_hot, sigmoid
+from ._numerics import (
+    check_pair,
+    check_steps,
+    kl_divergence,
+    log_softmax,
+    mean,
+    one_hot,
+    sigmoid,
+)
 from .similarity import linear_cka
 
 
@@ -51,8 +59,7 @@ def tet_loss(logits, labels, lam=1e-3, target=1.0, weights=None):
     -------
     loss : scalar
     """
-    if np.ndim(logits) != 3 or 0 in np.shape(logits):
-        raise ValueError(f"expected logits (T, B, K), none of them 0, got shape {np.shape(logits)}")
+    check_steps(logits)
     outliers = mean((logits - target) ** 2, axis=2)            # (T, B)
     steps = mean((1 - lam) * cross_entropy(logits, labels) + lam * outliers, axis=1)  # (T,)
     return mean(steps if weights is None else weights * steps)

@@ -8,7 +8,7 @@ import autograd.numpy as np
 from autograd.tracer import getval
 from scipy import ndimage
 
-from ._numerics import log_softmax, mean
+from ._numerics import check_steps, check_temperature, kl_divergence, log_softmax, mean
 from .losses import cross_entropy
 
 COMPONENTS = 3
@@ -31,14 +31,15 @@ def etc_loss(logits, temperature=1.0):
     -------
     loss : scalar >= 0, in nats
     """
-    _check_logits(logits, temperature)
+    check_steps(logits)
+    check_temperature(temperature)
     T, B, _ = np.shape(logits)
     if T < 2:
         raise ValueError("expected at least two time steps to compare, got T = 1")
     log_q = log_softmax(logits / temperature)                  # (T, B, K)
     log_p = getval(log_q)
     # A step taught by itself adds nothing, to the loss or to its gradient.
-    divergence = np.sum(np.exp(log_p) * (log_p - log_q[:, None]), axis=-1)  # (T, T, B)
+    divergence = kl_divergence(log_p, log_q[:, None])          # (T, T, B)
     return np.sum(divergence) * (temperature**2 / (T * (T - 1) * B))
 
 
@@ -64,7 +65,8 @@ def tks_loss(logits, labels, temperature=1.0):
     loss1, loss2 : scalars
         Of the classification, and of the shared knowledge; `sharing_weight` weighs them.
     """
-    _check_logits(logits, temperature)
+    check_steps(logits)
+    check_temperature(temperature)
     loss1 = mean(cross_entropy(mean(logits, axis=0), labels))
     right = getval(logits).argmax(axis=-1) == labels           # (T, B)
     taught = np.sum(logits * right[..., None], axis=0)         # (B, K)
@@ -267,10 +269,3 @@ def _share_inside(frames, mask):
     """Share of the events that are inside the mask."""
     total = frames.sum(dtype=float)
     return frames[mask].sum(dtype=float) / total if total > 0 else mask.mean()
-
-
-def _check_logits(logits, temperature):
-    if np.ndim(logits) != 3 or 0 in np.shape(logits):
-        raise ValueError(f"expected logits (T, B, K), none of them 0, got shape {np.shape(logits)}")
-    if not temperature > 0:
-        raise ValueError(f"expected a temperature > 0, got {temperature!r}")

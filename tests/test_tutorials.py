@@ -20,7 +20,7 @@ runner = importlib.import_module("run")
 FILES = sorted(TUTORIALS.glob(runner.TUTORIALS))
 INSTALL = (
     "Install once, in a clone of this repository: `pip install -e \".[test]\"`. "
-    "Every block runs when pasted.\n"
+    "Every block runs when\npasted.\n"
 )
 
 SOUND = """# A tutorial of every kind of block

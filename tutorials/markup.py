@@ -31,7 +31,10 @@ def engine():
 
 
 def docstring(text):
-    """A docstring in numpy's format; its sections become lists of definitions."""
+    """A docstring in numpy's format; its sections become lists of definitions.
+
+    pdoc's own converter takes ``(..., B, K) array`` apart and parts of formulas for Markdown.
+    """
     text = re.sub(r"``.*?``", lambda code: " ".join(code[0].split()), text, flags=re.DOTALL)
     if re.sub(r"(`+)[^`]+\1", "", text).count("`"):
         raise ValueError(f"code without an end in this docstring:\n{text}")

@@ -83,7 +83,10 @@ def _specs(folder):
 
 
 def report_text(folder, lines):
-    """A section for every sweep of a folder, one on leaky splits, one on regimes, in Markdown."""
+    """A section for every sweep of a folder, one on leaky splits, one on regimes, in Markdown.
+
+    A sweep with a grid has no section of its own: its runs are in the map of regimes.
+    """
     sections, grids = [HEAD], []
     for path in _specs(folder):
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -321,14 +324,14 @@ def all_regimes(lines):
     return found
 
 
-REGIME = "width", "epochs", "batches", "static_per_class", "seed"
-"""Fields of Config in which runs of one map differ."""
+REGIME = "width", "epochs", "batches", "static_per_class", "size", "seed"
+"""Fields of Config that do not make a run another rung."""
 
 
 def _rung(line):
     """The rung of `LADDER` that a run is, in whatever regime, or None."""
     config = Config(**line["config"])
-    regime = {name: line["config"][name] for name in REGIME} | {"size": line["config"]["size"]}
+    regime = {name: line["config"][name] for name in REGIME}
     for name in ("events", "transfer", "ckd"):
         if config == Config(**LADDER[name] | regime):
             return name
