@@ -182,6 +182,10 @@ def runs_of_colour(path):
     return blocks
 
 
+def test_time_steps_count_from_0_in_pictures():
+    assert plots._titles(3) == ["image", "V", "t = 0", "t = 1", "t = 2"]
+
+
 def test_sheet_has_one_row_per_class(path, tmp_path):
     with open_paired(path) as data:
         plots.contact_sheet(tmp_path / "a.png", data)
