@@ -98,6 +98,14 @@ PUBLIC = {
         "TrainedTeacher": "a teacher's network as a function of images",
         "train_teacher": "train the small teacher",
     },
+    "energy": {
+        "Operations": "what an inference takes in one layer",
+        "count_operations": "synaptic operations of a student, from its spikes",
+        "teacher_macs": "multiply-accumulates of the small teacher",
+        "fan_out": "synapses that a spike at each pixel drives",
+        "joules": "estimated energy of operations",
+        "energy_table": "student and teacher beside each other",
+    },
     "data.paired": {
         "PairedData": "read a file of images and recordings",
         "PairedWriter": "write one",
@@ -129,6 +137,11 @@ PUBLIC = {
     },
     "run.report": {
         "report": "tables and figures of finished sweeps",
+    },
+    "run.tsne": {
+        "tsne": "Fig. 3: the features of students in the plane",
+        "mean_features": "features of recordings, averaged over time",
+        "neighbour_accuracy": "how well their neighbours classify them",
     },
     "run.checkpoint": {
         "save_checkpoint": "write a run",

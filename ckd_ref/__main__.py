@@ -103,7 +103,20 @@ def _parser():
     )
     evaluate.add_argument("data", metavar="DATA.h5")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT.h5")
+    evaluate.add_argument("--energy", action="store_true",
+                          help="count spikes and synaptic operations, and estimate their energy")
     evaluate.set_defaults(run=_evaluate)
+
+    tsne = commands.add_parser(
+        "tsne", help="draw the features of trained students, as in Fig. 3; needs scikit-learn"
+    )
+    tsne.add_argument("data", metavar="DATA",
+                      help="a data file, or the embedded set that they were trained on")
+    tsne.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN",
+                      help="folder of a student, such as results/digits-ckd-seed0")
+    tsne.add_argument("--out", type=pathlib.Path, metavar="FIGURE.png",
+                      default=pathlib.Path("tsne.png"), help="the picture (default tsne.png)")
+    tsne.set_defaults(run=_tsne)
 
     info = commands.add_parser("info", help="describe a data file in numbers and pictures")
     info.add_argument("data", type=pathlib.Path, metavar="DATA.h5")
@@ -185,11 +198,7 @@ def _evaluate(args):
     prepare_process()
     run, config, classes, _ = load_checkpoint(args.checkpoint)
     with open_paired(args.data) as data:
-        if classes != data.classes:
-            raise ValueError(
-                f"expected the classes that {args.checkpoint} was trained on "
-                f"({', '.join(classes)}), got those of {args.data} ({', '.join(data.classes)})"
-            )
+        _check_classes(args.checkpoint, classes, data)
         test = data.recordings_in("test")
         frames = data.frames(test, config.T, config.size)
         predicted = classify(config.model(len(classes)), run, frames, config.batch)
@@ -197,6 +206,49 @@ def _evaluate(args):
     batches = f" and {len(run.rows)} batches" if run.rows else ""
     print(f"{args.checkpoint}: {np.mean(right):.1%} of {len(test)} test recordings "
           f"({config.method}, after {run.epoch} epochs{batches})")
+    if args.energy:
+        print(_energy(run, config, len(classes), frames))
+
+
+def _check_classes(path, classes, data):
+    """Refuse data of other classes than those of a checkpoint."""
+    if classes != data.classes:
+        raise ValueError(
+            f"expected the classes that {path} was trained on ({', '.join(classes)}), "
+            f"got those of {data.path} ({', '.join(data.classes)})"
+        )
+
+
+def _energy(run, config, K, frames):
+    """What an inference costs, in words and as a table."""
+    from .energy import count_operations, energy_table, teacher_macs
+    from .models import Teacher
+
+    operations = count_operations(config.model(K), run.params, run.state, frames, config.batch)
+    table = energy_table(operations, teacher_macs(Teacher(K, config.size)))
+    return (f"\nOne recording in {config.T} time steps (mean of {frames.shape[1]}), and one image "
+            f"of {config.size} x {config.size} pixels for the small teacher:\n\n{table}")
+
+
+def _tsne(args):
+    from .data.glyphs import SETS
+    from .run.sweep import Job
+    from .run.tsne import tsne
+
+    prepare_process()
+    if args.out.suffix != ".png":                              # never replace another file
+        raise ValueError(f"expected a name that ends in .png for the picture, got {args.out}")
+    found = [load_checkpoint(folder / "checkpoint.h5") for folder in args.runs]
+    configs = [config for _, config, _, _ in found]
+    if args.data in SETS and len({(config.seed, config.size) for config in configs}) > 1:
+        raise ValueError(f"expected runs of one seed and size, which have {args.data} in common")
+    with Job("", args.data, "", configs[0]).open() as data:
+        students = []
+        for folder, (run, config, classes, _) in zip(args.runs, found):
+            _check_classes(folder, classes, data)
+            students.append((folder.name, config.model(len(classes)), run, config))
+        print(tsne(args.out, data, students))
+    print(f"The features are drawn in {args.out.resolve()}")
 
 
 def _info(args):

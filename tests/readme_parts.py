@@ -17,13 +17,13 @@ PACKAGE = ROOT / "ckd_ref"
 
 EQUATIONS = ("events", "color", "neuron", "similarity", "losses", "distillation", "table1",
              "schedules")
-METHOD = ("batches", "models", "config", "training", "teacher")
+METHOD = ("batches", "models", "config", "training", "teacher", "energy")
 GROUPS = {
     "equations": f"<b>equations</b><br/>{', '.join(EQUATIONS[:4])}<br/>{', '.join(EQUATIONS[4:])}",
     "nn": "<b>nn/</b><br/>convolution, batch norm,<br/>the fused layer, AdamW",
     "method": f"<b>method</b><br/>{', '.join(METHOD)}",
     "data": "<b>data/</b><br/>paired HDF5, readers,<br/>camera, glyphs",
-    "run": "<b>run/</b><br/>session, checkpoint, teachers,<br/>sweep, report, comparison",
+    "run": "<b>run/</b><br/>session, checkpoint, teachers,<br/>sweep, report, comparison, tsne",
     "main": "<b>__main__</b><br/>command line",
 }
 """The folders of the package, and what stands in front of them, in the order of their imports."""

@@ -138,6 +138,36 @@ def regimes(path, found):
     _save(figure, path)
 
 
+def embeddings(path, panels, labels, classes, caption):
+    """Draw samples as points of the plane, coloured by class, one panel per student, as PNG.
+
+    Parameters
+    ----------
+    path : path of the picture
+    panels : list of (title, (R, 2) array)
+    labels : (R,) array of int
+    classes : sequence of str
+        Named in a legend if there are at most 20.
+    caption : str
+    """
+    from matplotlib import colormaps
+
+    K = len(classes)
+    colours = colormaps["tab10" if K <= 10 else "nipy_spectral"].resampled(K)
+    figure = _figure((2.8 * len(panels) + 0.8, 3.4))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, places) in zip(axes, panels):
+        for k, name in enumerate(classes):
+            axis.plot(*places[labels == k].T, ".", ms=4, color=colours(k), label=printable(name))
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, fontsize=9, parse_math=False)
+    if K <= 20:
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside right center", fontsize=8, markerscale=2)
+    figure.supxlabel(caption, fontsize=8)
+    _save(figure, path)
+
+
 def samples(path, data, T=6, size=48, rows=3):
     """Draw pairs as the methods see them, as PNG: image, V, frames, and the events in 3D.
 
