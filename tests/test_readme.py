@@ -65,7 +65,7 @@ def test_options_that_the_readme_names_exist(capsys):
     section = README.split("## Commands")[1].split("\n## ")[0]
     for option in set(re.findall(r"--[a-z][a-z-]+", section)) - {"--help"}:
         elsewhere = {"--seeds", "--scheduler", "--out", "--files", "--kills", "--methods",
-                     "--notebooks", "--book"}
+                     "--notebooks", "--book", "--energy"}
         assert option in text or option in elsewhere, f"the README names {option}"
     for name in CHOICES["distillation"]:
         assert name in section

@@ -81,7 +81,7 @@ def tsne(path, data, students):
     try:
         from sklearn.manifold import TSNE
         from sklearn.metrics import silhouette_score
-        from threadpoolctl import threadpool_limits            # comes with scikit-learn
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
     except ImportError:
         raise FormatError(
             't-SNE is computed by the package scikit-learn; pip install "ckd_ref[tsne]"'
