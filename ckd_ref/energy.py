@@ -72,10 +72,10 @@ def count_operations(net, params, state, frames, batch=20):
 
     Assumption: mean and filter count as one filter where average pooling stands between them, so
     that each spike of a window drives all synapses of the window's mean, with a quarter of their
-    weights: only accumulates, as on a chip without multipliers. Firing rate times the operations
-    of an ordinary network, as others count, gives a quarter of that; a multiply-accumulate for
-    every mean that is not 0 costs between 1.3 and 5.1 times as much.
-    Test: `test_every_spike_of_a_window_drives_the_synapses_of_its_mean`.
+    weights: only accumulates, as on a chip without multipliers; sinabs counts alike. Firing rate
+    times the operations of an ordinary network, which is usual, gives a quarter of that; a
+    multiply-accumulate for every mean that is not 0 costs 1.3 to 5.1 times as much.
+    Test: `test_two_layers_counted_spike_by_spike`.
     Assumption: the first filter multiplies every pixel of the frames in every time step, zeros
     included, for counts are not spikes; so does the head of `SpikingResNet18`, whose input are
     real numbers. Test: `test_what_is_not_a_spike_is_multiplied`.
@@ -94,16 +94,16 @@ def count_operations(net, params, state, frames, batch=20):
     -------
     operations : list of Operations
     """
-    spikes = _spikes(net, params, state, frames, batch)
     first = net.T * 2 * fan_out(net.size, 3, net.channels[0]).sum()
     found = [Operations("conv0", None, 0, first)]
-    for (name, k, K, stride, window), counts in zip(_driven(net), spikes):
-        H, _, C = counts.shape
-        side = H // window
-        counts_2d = counts.sum(axis=2)[:side * window, :side * window]
-        synapses = np.kron(fan_out(side, k, K, stride), np.ones((window, window)))
-        rate = counts.sum() / (net.T * counts.size)
-        found.append(Operations(name, rate, np.sum(counts_2d * synapses), 0))
+    all_spikes = _spikes(net, params, state, frames, batch)
+    for (name, k, K, stride, window), spikes in zip(_driven(net), all_spikes):
+        synapses = fan_out(len(spikes) // window, k, K, stride)
+        synapses = np.kron(synapses, np.ones((window, window)))            # of every spike
+        side = len(synapses)                                   # pooling may leave the last row out
+        accumulates = np.sum(synapses[..., None] * spikes[:side, :side])
+        rate = spikes.sum() / (net.T * spikes.size)
+        found.append(Operations(name, rate, accumulates, 0))
     if isinstance(net, SpikingResNet18):
         found.append(Operations("event", None, 0, net.T * net.channels[-1] * net.classes))
     return found

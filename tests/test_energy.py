@@ -86,13 +86,14 @@ def test_two_layers_counted_spike_by_spike(rng, size):
         assert row.macs == 0, f"{name}: a spike is not multiplied"
 
 
-def test_every_spike_of_a_window_drives_the_synapses_of_its_mean():
-    """One spike in the corner: its mean reaches 2 x 2 outputs of 3 channels."""
+def test_following_one_spike_through_a_pooling():
+    """In the corner, its mean reaches 2 x 2 outputs of 3 channels; another one of the window is
+    followed by itself."""
     spikes = np.zeros((1, 1, 6, 6, 1))
     spikes[0, 0, 1, 0] = 1
     assert spike_by_spike(spikes, 2, 1, 3) == 2 * 2 * 3
     spikes[0, 0, 0, 0] = 1
-    assert spike_by_spike(spikes, 2, 1, 3) == 2 * (2 * 2 * 3), "two of a window count twice"
+    assert spike_by_spike(spikes, 2, 1, 3) == 2 * (2 * 2 * 3)
 
 
 # By a convolution with ones
