@@ -283,7 +283,7 @@ def test_eq05_float32_cka_stays_float32(pair):
     ((5,), (5,), False, r"X \(B, D1\)"),
     ((2, 5, 3), (3, 5, 3), False, "same samples"),
     ((5, 3), (2, 5, 3), False, r"same samples, got shapes \(5, 3\) and \(2, 5, 3\)$"),
-    ((8, 4, 5, 5), (8, 4, 5, 5), False, r"got .*\(8, 4, 5, 5\); flatten feature maps into one axis"),
+    ((8, 4, 5, 5), (8, 4, 5, 5), False, r"got .*\(8, 4, 5, 5\); flatten feature maps into one"),
     ((1, 3), (1, 3), False, "at least 2 samples, got 1"),
     ((3, 3), (3, 3), True, "at least 4 samples for the debiased estimate, got 3"),
 ])
