@@ -126,6 +126,25 @@ def test_unusable_configurations_are_refused(bad, match):
         Config(**bad)
 
 
+WRONG = {
+    bool: (1, "yes", None), int: ("5", 5.0, True, np.int64(5)), str: (3, True, b"ckd"),
+    float: ("0.5", False, np.float32(0.5), float("nan"), float("inf"), -float("inf"), 10**400, 1j),
+}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+def test_a_setting_of_another_type_is_refused_by_its_name(field):
+    """At once: later it would end in a traceback, or in a number that nobody asked for."""
+    for came in WRONG[field.type] + (() if field.default is None else (None,)):
+        with pytest.raises(ValueError, match=f"^expected {field.name} to be .*, got .* of type "):
+            Config(**{field.name: came})
+    assert Config(**{field.name: field.default}) == Config()
+
+
+def test_whole_numbers_are_numbers_for_a_setting():
+    assert Config(width=1, threshold=3).width == 1
+
+
 def test_ckd_needs_logits_for_every_image(glyph_data, random_logits):
     for bad in (None, random_logits[:-1], random_logits * np.nan):
         with pytest.raises(ValueError, match="one row per image"):
