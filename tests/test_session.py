@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import functools
+import pathlib
 
 import numpy as np
 import pytest
@@ -124,6 +125,18 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(glyph_data, random_logit
 def test_unusable_configurations_are_refused(bad, match):
     with pytest.raises(ValueError, match=match):
         Config(**bad)
+
+
+@pytest.mark.parametrize("data, config, came", [
+    ("mine.h5", Config(), "got str and Config; call it as with open_paired"),
+    (pathlib.Path("mine.h5"), Config(), r"got \w+Path and Config"),
+    (np.zeros((2, 3)), Config(), "got ndarray and Config"),
+    (None, {"epochs": 5}, "got NoneType and dict"),
+])
+def test_training_says_what_it_wants(data, config, came, tmp_path):
+    with pytest.raises(ValueError, match=f"^expected an open data set and a Config, {came}"):
+        train(data, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "a folder was made for nothing"
 
 
 WRONG = {
