@@ -36,7 +36,7 @@ def rgb_to_hsv(rgb):
     )
     hue = sextant / 6 % 1
     saturation = chroma / np.where(value > 0, value, 1)
-    # Arithmetic is in the machine's byte order, whatever the input's.
+    # In the byte order of the input, which arithmetic does not keep.
     return np.stack([hue, saturation, value], axis=-1, dtype=rgb.dtype)
 
 
