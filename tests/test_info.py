@@ -208,16 +208,15 @@ def test_names_of_sweeps_are_no_formulas_in_pictures(drawn):
 
 
 def test_samples_of_classes_without_training_recordings(tmp_path, monkeypatch, drawn):
-    """The third class has a test recording, the fourth an image alone, the last nothing."""
-    images = [*IMAGES, (3, 30, "static")]
-    classes = (*HOSTILE, "dog", "emu")
+    """The second class has an image alone, the third a recording for the test."""
+    recordings = [(0, 11, "train"), (2, 21, "test")]
     pairs = []
     tiles = np.zeros((3, 8, 8, 3))
     monkeypatch.setattr(plots, "_tiles", lambda data, *pair: pairs.append(pair[:2]) or tiles)
-    with open_paired(write(tmp_path / "a.h5", classes, images)) as data:
-        plots.samples(tmp_path / "a.png", data, T=1, size=8, rows=5)
-    assert pairs == [(1, 0), (2, 1), (5, 3), (6, None), (None, None)]
-    assert [drawn[name] for name in (*SHOWN, "dog", "emu")] == [False] * 5, "read as formulas"
+    with open_paired(write(tmp_path / "a.h5", HOSTILE, recordings=recordings)) as data:
+        plots.samples(tmp_path / "a.png", data, T=1, size=8)
+    assert pairs == [(1, 0), (2, None), (5, 1)]
+    assert [drawn[name] for name in SHOWN] == [False] * 3, "names are taken for formulas"
 
 
 # Contact sheet
