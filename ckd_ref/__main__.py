@@ -10,6 +10,7 @@ import sys
 import numpy as np
 
 from .config import Config
+from .data.info import printable
 from .data.paired import open_paired
 from .run.checkpoint import load_checkpoint
 from .run.process_group import prepare_process
@@ -29,7 +30,7 @@ def main(argv=None):
     try:
         args.run(args)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"ckd_ref: {error}", file=sys.stderr)
+        print(f"ckd_ref: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         command = shlex.join(["python", "-m", "ckd_ref", *argv])
@@ -154,7 +155,8 @@ def _compare(args):
         args.data, _config(args), args.out, args.seeds, args.teacher, args.workers, methods
     )
     print(table)
-    print(f"Logs, checkpoints, curves.png and samples.png are in {args.out.resolve()}")
+    place = printable(args.out.resolve())
+    print(f"Logs, checkpoints, curves.png and samples.png are in {place}")
 
 
 def _sweep(args):
@@ -163,13 +165,13 @@ def _sweep(args):
     name = args.spec.stem
     lines = args.out / f"{name}.jsonl"
     sweep(read_spec(args.spec), args.out / name, lines, args.workers, args.scheduler)
-    print(f"{lines}: every run of {args.spec} has its line")
+    print(printable(f"{lines}: every run of {args.spec} has its line"))
 
 
 def _report(args):
     from .run.report import report
 
-    print(report(args.folder))
+    print(*map(printable, report(args.folder).split("\n")), sep="\n")
 
 
 def _train(args):
@@ -183,7 +185,7 @@ def _train(args):
     plots.learning_curves(args.out / "curves.png", {config.method: [run.history]})
     accuracies = [row["accuracy_test"] for row in run.history]
     print(f"{config.method}: final {accuracies[-1]:.1%}, best epoch {max(accuracies):.1%}; "
-          f"log and checkpoint in {args.out.resolve()}")
+          f"log and checkpoint in {printable(args.out.resolve())}")
 
 
 def _teacher(args, data, seed):
@@ -204,7 +206,7 @@ def _evaluate(args):
         predicted = classify(config.model(len(classes)), run, frames, config.batch)
         right = predicted == data.event_label[test]
     batches = f" and {len(run.rows)} batches" if run.rows else ""
-    print(f"{args.checkpoint}: {np.mean(right):.1%} of {len(test)} test recordings "
+    print(f"{printable(args.checkpoint)}: {np.mean(right):.1%} of {len(test)} test recordings "
           f"({config.method}, after {run.epoch} epochs{batches})")
     if args.energy:
         print(_energy(run, config, len(classes), frames))
@@ -261,7 +263,7 @@ def _info(args):
     with open_paired(args.data) as data:
         print(describe(data, measure_recordings(data)))
         plots.contact_sheet(sheet, data)
-    print(f"One pair of each class is drawn in {sheet.resolve()}")
+    print(f"One pair of each class is drawn in {printable(sheet.resolve())}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def one_hot(labels, logits):
 
     Floats (B, K) are shares of the classes already, as those of mixed samples.
     """
+    check_real(logits)
     B, K = np.shape(logits)[-2:]
     labels = np.asarray(labels)
     if labels.shape == (B, K) and labels.dtype.kind == "f":
@@ -55,12 +56,13 @@ def one_hot(labels, logits):
 
 
 def check_pair(teacher, student, temperature):
-    """Refuse logits of different shapes, and a temperature that is not positive."""
+    """Refuse complex logits or different shapes, and a temperature that is not positive."""
     if np.ndim(teacher) != 2 or np.shape(teacher) != np.shape(student) or 0 in np.shape(teacher):
         raise ValueError(
             "expected teacher and student logits of one shape (B, K), got "
             f"{np.shape(teacher)} and {np.shape(student)}; do both know the same classes?"
         )
+    check_real(teacher, student)
     check_temperature(temperature)
 
 
@@ -68,6 +70,13 @@ def check_steps(logits):
     """Refuse logits that do not have all three axes."""
     if np.ndim(logits) != 3 or 0 in np.shape(logits):
         raise ValueError(f"expected logits (T, B, K), none of them 0, got shape {np.shape(logits)}")
+    check_real(logits)
+
+
+def check_real(*arrays):
+    """Refuse complex logits: a loss of them would be no real number."""
+    if any(np.iscomplexobj(logits) for logits in arrays):
+        raise ValueError("expected logits that are real numbers, got complex ones")
 
 
 def check_temperature(temperature):

@@ -36,7 +36,8 @@ def rgb_to_hsv(rgb):
     )
     hue = sextant / 6 % 1
     saturation = chroma / np.where(value > 0, value, 1)
-    return np.stack([hue, saturation, value], axis=-1)
+    # In the byte order of the input, which arithmetic does not keep.
+    return np.stack([hue, saturation, value], axis=-1, dtype=rgb.dtype)
 
 
 def value_frames(rgb, T):
@@ -59,7 +60,8 @@ def value_frames(rgb, T):
         )
     if np.ndim(rgb) != 4:
         raise ValueError(f"expected a batch of images (B, H, W, 3), got shape {np.shape(rgb)}")
-    value = _check_rgb(rgb).max(-1)                            # (B, H, W)
+    rgb = _check_rgb(rgb)
+    value = rgb.max(-1).astype(rgb.dtype, copy=False)          # (B, H, W)
     return np.tile(value[None, ..., None], (int(T), 1, 1, 1, 2))
 
 

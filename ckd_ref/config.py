@@ -1,6 +1,7 @@
 """What decides a run besides its data: the method, the network, the training recipe."""
 
 import dataclasses
+import sys
 
 from .models import LAYERS, STAGES, VGGSNN, SpikingResNet18
 from .neuron import SURROGATES, Neuron
@@ -34,10 +35,23 @@ LEAST = {
     "static_per_class": 1, "events_per_class": 1,
 }
 POSITIVE = ("width", "rate", "temperature")
+KINDS = {
+    bool: "True or False", int: "a whole number (int)", float: "a finite number (float or int)",
+    str: "a name (str)",
+}
 
 
 def _option(default, text):
     return dataclasses.field(default=default, metadata={"help": text})
+
+
+def _is_a(kind, value):
+    """Whether a value is of one of the `KINDS`; True is no number here."""
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, (float, int)) and abs(value) <= sys.float_info.max
+    return isinstance(value, kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +114,14 @@ class Config:
     seed: int = _option(0, "of everything random in the training")
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            came = getattr(self, field.name)
+            left_out = came is None and field.default is None
+            if not (left_out or _is_a(field.type, came)):
+                raise ValueError(
+                    f"expected {field.name} to be {KINDS[field.type]}, "
+                    f"got {came!r} of type {type(came).__name__}"
+                )
         for name, values in CHOICES.items():
             came = getattr(self, name)
             if came not in values:

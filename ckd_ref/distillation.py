@@ -15,6 +15,7 @@ def dkd_loss(teacher, student, labels, alpha=1.0, beta=8.0, temperature=4.0):
     Parameters
     ----------
     teacher, student : (B, K) arrays of logits
+        Best by name: exchanged they are a valid call with another loss.
     labels : (B,) array of integers in 0 ... K - 1
     alpha, beta : float
         Weights of the two divergences.
@@ -50,6 +51,7 @@ def dist_loss(teacher, student, beta=1.0, gamma=1.0, temperature=1.0):
     Parameters
     ----------
     teacher, student : (B, K) arrays of logits
+        Exchanged they have the same loss.
     beta, gamma : float
         Weights of the correlation between classes (rows) and within classes (columns).
     temperature : float
@@ -76,6 +78,7 @@ def luminet_loss(teacher, student, alpha=1.0, temperature=4.0):
     Parameters
     ----------
     teacher, student : (B, K) arrays of logits
+        Best by name: exchanged they are a valid call with another loss.
     alpha : float
         Weight; the original squares it.
     temperature : float

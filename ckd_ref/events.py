@@ -62,8 +62,8 @@ def check_events(events, sensor_size):
         t, x, y, p = (events[name][i:i + BLOCK].copy() for name in EVENT_DTYPE.names)
         in_order = latest <= t[0] and t[-1] <= MAX_TIME_US and (t[:-1] <= t[1:]).all()
         if not (in_order and x.max() < W and y.max() < H and p.max() <= 1):
-            rules = _rules(events, H, W)
-            raise FormatError(f"event {_first_fault(rules, events, len(events))}")
+            fault = _first_fault(_rules(events, H, W), events, len(events))
+            raise FormatError(f"event {fault}{_hint(events, H, W)}")
         latest = t[-1]
     return events
 
@@ -78,6 +78,14 @@ def _rules(events, H, W):
         ((t < 0) | (t > MAX_TIME_US), "t", f"a time in 0 ... {MAX_TIME_US} us"),
         (_earlier(t), "t", "times that do not decrease; sort the recording by t"),
     )
+
+
+def _hint(events, H, W):
+    """What to say of events off the sensor that would all be on it with H and W exchanged."""
+    x, y = events["x"].max(), events["y"].max()
+    if (x < W and y < H) or not (x < H and y < W):
+        return ""
+    return f"; all events fit on sensor_size = ({W}, {H}): rows come first, then columns"
 
 
 def _first_fault(rules, columns, N):
@@ -211,11 +219,18 @@ def count_events(events, edges, sensor_size):
     Parameters
     ----------
     events : (N,) array of EVENT_DTYPE
-        Already checked: invalid events may be counted anywhere.
+        Already checked: times and polarities that are not valid go unnoticed here.
     edges : sequence of T + 1 int
         See `window_edges`.
     sensor_size : (H, W)
         Rows and columns of the sensor, pixels.
+
+    Raises
+    ------
+    FormatError
+        An event off the sensor.
+    ValueError
+        A count of `MAX_COUNT` or more.
     """
     H, W = sensor_size
     frames = np.zeros((len(edges) - 1, H * W * 2), np.float32)
@@ -223,7 +238,10 @@ def count_events(events, edges, sensor_size):
     for frame, first, last in zip(frames, begin, begin[1:]):
         for i in range(first, last, BLOCK):
             block = events[i:min(i + BLOCK, last)]
-            pixel = block["y"].astype(np.intp) * W + block["x"]
+            x, y = block["x"], block["y"]
+            if x.max() >= W or y.max() >= H:
+                check_events(events, sensor_size)              # names the first such event
+            pixel = y.astype(np.intp) * W + x
             np.add.at(frame, 2 * pixel + block["p"], np.float32(1))
     if len(events) >= MAX_COUNT and frames.max() >= MAX_COUNT:
         raise ValueError(

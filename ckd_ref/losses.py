@@ -124,6 +124,7 @@ def kd_loss(teacher_logits, student_logits, temperature=4.0):
     Parameters
     ----------
     teacher_logits, student_logits : (B, K) arrays of floats
+        Best by name: exchanged they are a valid call with another loss.
     temperature : float
         tau > 0; not the neuron's tau.
 

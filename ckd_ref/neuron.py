@@ -61,8 +61,8 @@ def _check_surrogate(surrogate, width):
         raise ValueError(
             f"expected surrogate to be one of {', '.join(SURROGATES)}, got {surrogate!r}"
         )
-    if not width > 0:
-        raise ValueError(f"expected a surrogate width > 0, got {width!r}")
+    if not 0 < width < np.inf:
+        raise ValueError(f"expected a finite surrogate width > 0, got {width!r}")
 
 
 @primitive
@@ -83,6 +83,7 @@ def spike(v, surrogate="triangle", width=1.0):
     -------
     s : same shape and dtype, 0 or 1.
     """
+    _check_surrogate(surrogate, width)
     return (v > 0).astype(v.dtype)
 
 
@@ -135,6 +136,7 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
     -------
     spikes : (T, ...), 0 or 1.
     potentials : (T, ...), u before the reset. Both of the dtype of `current`.
+        A NaN in the current does not fire; it stays in its neuron's potential from then on.
 
     Notes
     -----
@@ -145,9 +147,10 @@ def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_rese
     Baseline: multiplies the potential by (1 - spike.detach()), LIFNode in
     braincog/base/node/node.py. Test: `test_eq03_golden_gradient_through_the_reset`.
     """
-    if np.ndim(current) < 1 or len(current) < 1:
+    if np.ndim(current) < 1 or len(current) < 1 or current.dtype.kind != "f":
         raise ValueError(
-            f"expected currents (T, ...) with T >= 1 time steps, got shape {np.shape(current)}"
+            "expected currents (T, ...) as floats with T >= 1 time steps, "
+            f"got {current.dtype} of shape {np.shape(current)}"
         )
     if not 0 <= tau <= 1:
         raise ValueError(f"expected a leak factor tau in [0, 1], got {tau!r}")

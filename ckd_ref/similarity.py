@@ -2,6 +2,7 @@
 
 import autograd.numpy as np
 from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
 
 
 def linear_cka(X, Y, debiased=False, eps=0.0):
@@ -14,44 +15,59 @@ def linear_cka(X, Y, debiased=False, eps=0.0):
 
     Parameters
     ----------
-    X : (..., B, D1) array of floats
-    Y : (..., B, D2) array of floats
-        Row i of both belongs to the same pair. Leading axes, such as time, are compared one by
-        one.
+    X : (B, D1) or (T, B, D1) array of floats
+    Y : (B, D2) or (T, B, D2) array of floats
+        Row i of both belongs to the same pair. Time steps are compared one by one. Every scale
+        that the dtype holds will do: products of the features neither overflow nor vanish.
     debiased : bool
         Leave each sample's similarity with itself out and centre as the U-statistic does; needs
         B >= 4. Near 0 for independent features, where the biased estimate approaches 1 once D far
         exceeds B.
     eps : float
-        Added to the denominator.
+        Added to the denominator. Only with eps = 0 does CKA not depend on the features' scale.
 
     Returns
     -------
-    cka : scalar, or (...), of the features' dtype
+    cka : scalar, or (T,), of the features' dtype
         In [0, 1]; debiased it is at most about 1 and may be negative. 0 with gradient 0 if all
-        samples have the same features.
+        samples have the same features, NaN if a feature is NaN or Inf.
 
     Raises
     ------
     ValueError
-        Shapes that do not match, B < 2, or debiased with B < 4.
+        Shapes that do not match, feature maps that are not flattened, complex features, B < 2, or
+        debiased with B < 4.
     """
-    if np.ndim(X) < 2 or np.ndim(Y) < 2 or np.shape(X)[:-1] != np.shape(Y)[:-1]:
+    if np.ndim(X) not in (2, 3) or np.shape(X)[:-1] != np.shape(Y)[:-1]:
+        maps = max(np.ndim(X), np.ndim(Y)) > 3
         raise ValueError(
-            "expected X (..., B, D1) and Y (..., B, D2) with the same samples, "
-            f"got shapes {np.shape(X)} and {np.shape(Y)}"
+            "expected X (B, D1) and Y (B, D2), or (T, B, D1) and (T, B, D2), with the same "
+            f"samples, got shapes {np.shape(X)} and {np.shape(Y)}"
+            f"{'; flatten feature maps into one axis first' if maps else ''}"
         )
+    if np.iscomplexobj(X) or np.iscomplexobj(Y):
+        raise ValueError("expected features that are real numbers, got complex ones")
     B = np.shape(X)[-2]
     if B < 2:
         raise ValueError(f"expected at least 2 samples, got {B}")
     if debiased and B < 4:
         raise ValueError(f"expected at least 4 samples for the debiased estimate, got {B}")
-    K = _gram(X)                                               # (..., B, B)
-    L = _gram(Y)
+    x, y = _unit(X), _unit(Y)                                  # (T,)
+    K = _gram(X / x[..., None, None])                          # (T, B, B)
+    L = _gram(Y / y[..., None, None])
     if debiased:
         K = _centre_without_diagonal(K)
         L = _centre_without_diagonal(L)
+    with np.errstate(over="ignore"):                           # in units so small eps may be Inf
+        eps = eps / x / y / x / y
     return _inner(K, L) / (_norm(K) * _norm(L) + eps)
+
+
+def _unit(X):
+    """The power of two just below the largest feature of a time step: dividing by it is exact."""
+    largest = np.abs(getval(X)).max(axis=(-2, -1), initial=0)  # (T,)
+    _, exponent = np.frexp(largest)
+    return np.ldexp(np.ones_like(largest), exponent - 1)
 
 
 def _gram(X):

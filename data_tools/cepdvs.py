@@ -80,7 +80,7 @@ def find_pairs(options):
     title = "complete: 10,000 recordings in 20 classes"
     if missing:
         title = "converting the available pairs:"
-    print("\n  ".join([title, *missing]), file=sys.stderr)
+    print(convert.for_terminal("\n  ".join([title, *missing])), file=sys.stderr)
     pairs = []
     for k in sorted(set(recordings) & set(images) & set(labels)):
         image = functools.partial(pairing.read_square, images[k], options.size)

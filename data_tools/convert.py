@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ckd_ref.data.errors import error_context
 from ckd_ref.data.files import atomic_write, locked
+from ckd_ref.data.info import printable
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
 from ckd_ref.run.session import ctrl_c
@@ -108,13 +109,18 @@ def parse(arguments, argv):
     return options
 
 
+def for_terminal(text):
+    """Text with names of files: see `printable`, but a list keeps a line for each entry."""
+    return "\n  ".join(map(printable, str(text).split("\n  ")))
+
+
 @contextlib.contextmanager
 def one_line_errors(program):
     """End the program with a one-line message on bad input, disk errors and Ctrl-C."""
     try:
         yield
     except (FormatError, OSError) as error:
-        sys.exit(f"{program}: {error}")
+        sys.exit(f"{program}: {for_terminal(error)}")
     except concurrent.futures.BrokenExecutor:
         sys.exit(
             f"{program}: a worker process died (out of memory, or by a damaged file); "

@@ -107,7 +107,7 @@ def refuse(lines, options):
         remedy = "complete the folders, or give --incomplete to leave these out"
         raise FormatError("\n  ".join(["some files cannot be paired:", *lines, remedy]))
     if lines:
-        print("\n  ".join(["left out:", *lines]), file=sys.stderr)
+        print(convert.for_terminal("\n  ".join(["left out:", *lines])), file=sys.stderr)
 
 
 def matched(images, films, options):

@@ -74,7 +74,7 @@ def find_pairs(options):
     title = "complete: 8,709 recordings in 101 classes"
     if missing:
         title = "converting the available pairs:"
-    print("\n  ".join([title, *missing]), file=sys.stderr)
+    print(convert.for_terminal("\n  ".join([title, *missing])), file=sys.stderr)
     classes, pairs = [], []
     for name in sorted(recordings):
         both = sorted(set(recordings[name]) & set(images.get(name, ())))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ckd_ref.data.info import printable
 from ckd_ref.data.readers import read_image
 from ckd_ref.events import FormatError
 
@@ -105,7 +106,7 @@ def read_square(path, size):
 def shorten(names, most=10):
     """A list for a message: the first names, and the number of the others."""
     names = list(names)
-    shown = ", ".join(map(str, names[:most]))
+    shown = ", ".join(map(printable, names[:most]))
     if len(names) > most:
         shown += f" and {len(names) - most} more"
     return shown

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from ckd_ref.color import rgb_to_hsv
 from ckd_ref.data.errors import error_context
+from ckd_ref.data.info import printable
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
 from ckd_ref.events import FormatError
 from ckd_ref.run.teachers import check_logits, load_logits, save_logits
@@ -50,7 +51,7 @@ def main(argv=None):
     try:
         convert(options)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"teacher_logits.py: {error}")
+        sys.exit(f"teacher_logits.py: {printable(error)}")
 
 
 def parse(argv):

@@ -107,12 +107,22 @@ def test_float32_stays_float32(rng):
     assert_close(hsv[..., 1:], reference[..., 1:], 1e-6, what)
 
 
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">f8", "<f8"])
+def test_the_byte_order_stays(rng, dtype):
+    rgb = rng.random((2, 4, 5, 3)).astype(dtype)
+    native = rgb.astype(rgb.dtype.newbyteorder("="))
+    for what, use in (("HSV", rgb_to_hsv), ("V frames", lambda rgb: value_frames(rgb, 2))):
+        assert_dtype(use(rgb), dtype, f"{what}: the dtype must stay, its byte order too")
+        assert_equal(use(rgb), use(native), f"{what}: the byte order changes no number")
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda rgb: rgb * 255, r"in \[0, 1\], got .* at index \(.*divide 8-bit images by 255"),
     (lambda rgb: np.where(np.arange(3) == 1, np.nan, rgb), r"got nan at index \(0, 0, 0, 1\)"),
     (lambda rgb: rgb - 2, r"in \[0, 1\], got -"),
     (lambda rgb: np.where(rgb >= 0, np.inf, rgb), "got inf"),
     (lambda rgb: (rgb * 255).astype(np.uint8), r"floats in \[0, 1\], got uint8"),
+    (lambda rgb: rgb + 0j, r"floats in \[0, 1\], got complex128"),
     (lambda rgb: rgb[..., :2], r"RGB values \(..., 3\)"),
 ])
 def test_bad_images_are_refused(rng, spoil, message):

@@ -1,11 +1,17 @@
 """The command line."""
 
 import json
+import os
 
+import numpy as np
 import pytest
-from small import FLAGS
+from small import FLAGS, SMALL
 
 from ckd_ref.__main__ import main
+from ckd_ref.config import Config
+from ckd_ref.data.paired import PairedWriter
+from ckd_ref.run.checkpoint import save_checkpoint
+from ckd_ref.training import TrainState
 
 # The command line
 
@@ -16,6 +22,30 @@ def test_evaluation_repeats_the_logged_accuracy(glyph_file, tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(glyph_file), str(tmp_path / "checkpoint.h5")]) == 0
     assert f"{row['accuracy_test']:.1%} of 24 test recordings" in capsys.readouterr().out
+
+
+FORGED = "ant\x1b[2J\nckd_ref: done"
+"""A name that would clear the screen and write a line of its own."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
+def test_names_in_errors_cannot_command_the_terminal(tmp_path, capsys):
+    """Neither those of files nor, where a checkpoint was trained on others, of classes."""
+    folder = tmp_path / FORGED
+    folder.mkdir()
+    with PairedWriter(folder / "a.h5", (FORGED, "bee"), (4, 4), 4) as writer:
+        writer.add_image(np.zeros((4, 4, 3), np.uint8), 0, 0, "static")
+    config = Config(**SMALL)
+    run = TrainState.start(config.model(2), 0)
+    save_checkpoint(tmp_path / "run.h5", run, config, ("ant", "bee"))
+    for argv in (
+        ["evaluate", folder / "a.h5", tmp_path / "run.h5"], ["info", folder / "none.h5"],
+        ["info", folder / "a.h5", "--out", folder / "a.txt"], ["train", folder / "none.h5"],
+    ):
+        assert main(list(map(str, argv))) == 2
+        line = capsys.readouterr().err.removesuffix("\n")
+        assert line.isprintable() and line.startswith("ckd_ref: "), f"{argv[0]}: {line!r}"
+        assert "ckd_ref: done" in line, f"{argv[0]} does not tell the name"
 
 
 @pytest.mark.parametrize(

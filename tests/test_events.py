@@ -331,6 +331,44 @@ def test_eq04_bad_events_are_refused_by_number(rows, message, block, monkeypatch
             use(events_of(rows))
 
 
+USES = {
+    "check": check_events, "bin": lambda events, size: bin_events(events, 3, size),
+    "count": lambda events, size: count_events(events, [0, 2, 9], size),
+}
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("use", USES)
+def test_eq04_exchanged_rows_and_columns_get_a_hint(use):
+    """Silently miscounted otherwise where a row ends: the place in a flat frame still exists."""
+    on_a_wide_sensor = events_of([(1, 6, 0, 0), (2, 6, 4, 1), (3, 2, 2, 1)])
+    message = (
+        r"event 0 of 3: x = 6, expected a column in 0 \.\.\. 4; "
+        r"all events fit on sensor_size = \(5, 7\): rows come first, then columns$"
+    )
+    with pytest.raises(FormatError, match=message):
+        USES[use](on_a_wide_sensor, (7, 5))
+    message = r"event 1 of 3: y = 6, expected a row in 0 \.\.\. 4; .* sensor_size = \(7, 5\)"
+    with pytest.raises(FormatError, match=message):
+        USES[use](events_of(GOOD), (5, 7))
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("rows, size", [
+    (GOOD, (4, 4)), (GOOD, (7, 4)), (GOOD[:1] + [(2, 7, 0, 0), (3, 0, 7, 0)], SENSOR),
+])
+def test_eq04_events_that_fit_neither_way_get_no_hint(use, rows, size):
+    with pytest.raises(FormatError, match=r"event 1 of 3: [xy] = \d, expected a \w+ in [\d .]+$"):
+        USES[use](events_of(rows), size)
+
+
+@pytest.mark.package_only
+def test_eq04_other_faults_of_events_that_fit_get_no_hint():
+    with pytest.raises(FormatError, match=r"polarity 0 \(OFF\) or 1 \(ON\)$"):
+        check_events(events_of(GOOD[:1] + [(2, 1, 1, 2)]), SENSOR)
+
+
 @pytest.mark.package_only
 @pytest.mark.parametrize("events", [
     np.zeros((3, 4)), [(1, 0, 0, 0)], None, np.zeros((2, 2), EVENT_DTYPE)])

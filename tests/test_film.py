@@ -49,6 +49,19 @@ def refusal(film, source, *more):
     return str(stopped.value)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
+def test_names_of_classes_cannot_command_the_terminal(film, source):
+    """In the errors of all converters; a list still has a line for each entry."""
+    forged = source / "images" / "ant\x1b[2J\nfilm.py: done"
+    forged.mkdir()
+    (forged / "1.png").write_bytes(b"damaged")
+    line = refusal(film, source, "--leave-out", "cat\x07")
+    assert "no folder cat?" in line and line.isprintable()
+    line = refusal(film, source)
+    assert "ant?[2J?film.py: done" in line and line.isprintable()
+    assert film.convert.for_terminal("left out:\n  a\nb\n  c\x1b") == "left out:\n  a?b\n  c?"
+
+
 def test_pools_names_and_films(film, source):
     film.main(
         arguments(source, "--images-per-class", "2", "--events-per-class", "1", "--seed", "3")

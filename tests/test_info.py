@@ -157,12 +157,66 @@ def test_many_classes_are_summed_up(tmp_path):
     assert len(lines) < 12 and not any("recordings" == line[0] for line in lines if line)
 
 
+HOSTILE = "\x1b[2Jant\n", "x$\\frac$", "c" * 99
+SHOWN = "?[2Jant?", "x$\\frac$", "c" * 24
+"""Names that clear the screen, that are no formula, that are too long; and what becomes of them."""
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("grand piano, café, 猫", "grand piano, café, 猫"), ("a\x1b[31mb\x9b2Jc", "a?[31mb?2Jc"),
+    ("a\r\nb\tc\x00\x7f", "a??b?c??"), ("\u202egnp.tac\u2028", "?gnp.tac?"), ("\udcff", "?"),
+    (pathlib.PurePosixPath("a/\x07"), "a/?"), (ValueError("bad\nname"), "bad?name"),
+])
+def test_text_cannot_command_the_terminal(text, expected):
+    """Escape sequences, new lines, writing from right to left, bytes that are no UTF-8."""
+    assert info.printable(text) == expected
+
+
 def test_class_names_cannot_command_the_terminal(tmp_path):
-    with open_paired(write(tmp_path / "a.h5", ("\x1b[2Jant\n", "$\\bee$", "c" * 99))) as data:
+    with open_paired(write(tmp_path / "a.h5", HOSTILE)) as data:
+        data.path = pathlib.Path("a\x1b[2J.h5")
         text = info.describe(data, info.measure_recordings(data))
-        assert "?[2Jant?" in text and "\x1b" not in text and "c" * 24 in text
-        assert "c" * 25 not in text
-        plots.contact_sheet(tmp_path / "a.png", data)  # nor are they taken for formulas
+    assert text.startswith("a?[2J.h5: 3 classes")
+    assert "?[2Jant?" in text and "\x1b" not in text and "c" * 24 in text
+    assert "c" * 25 not in text
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The texts of every picture that would be saved, and whether they are taken for formulas."""
+    from matplotlib.text import Text
+
+    texts = {}
+
+    def save(figure, path):
+        texts.update({text.get_text(): text.get_parse_math() for text in figure.findobj(Text)})
+
+    monkeypatch.setattr(plots, "_save", save)
+    return texts
+
+
+def test_class_names_are_no_formulas_in_contact_sheets(tmp_path, drawn):
+    with open_paired(write(tmp_path / "a.h5", HOSTILE)) as data:
+        plots.contact_sheet(tmp_path / "a.png", data, T=1, size=8)
+    assert [drawn[name] for name in SHOWN] == [False] * 3
+
+
+def test_names_of_sweeps_are_no_formulas_in_pictures(drawn):
+    plots.differences("a.png", [("a$\\frac$", [0.1, 0.2], 0.15, 0.05)])
+    plots.regimes("b.png", [("b$\\frac$", (1.0, 9, 3), {"transfer": (0.1, 0.02)})])
+    assert drawn["a$\\frac$"] is drawn["b$\\frac$, width 1\n9 updates"] is False
+
+
+def test_samples_of_classes_without_training_recordings(tmp_path, monkeypatch, drawn):
+    """The second class has an image alone, the third a recording for the test."""
+    recordings = [(0, 11, "train"), (2, 21, "test")]
+    pairs = []
+    tiles = np.zeros((3, 8, 8, 3))
+    monkeypatch.setattr(plots, "_tiles", lambda data, *pair: pairs.append(pair[:2]) or tiles)
+    with open_paired(write(tmp_path / "a.h5", HOSTILE, recordings=recordings)) as data:
+        plots.samples(tmp_path / "a.png", data, T=1, size=8)
+    assert pairs == [(1, 0), (2, None), (5, 1)]
+    assert [drawn[name] for name in SHOWN] == [False] * 3, "names are taken for formulas"
 
 
 # Contact sheet

@@ -1,5 +1,6 @@
 """The losses, Eqs. (5) to (7), (9) and (11), and the alternatives of Table II."""
 
+import functools
 import re
 
 import autograd.numpy as np
@@ -920,6 +921,9 @@ def zeros(*shape):
      r"labels in 0 \.\.\. 2, got 3 for sample 1"),
     (lambda: cross_entropy(zeros(2, 3), onp.array([-1, 0])),
      r"labels in 0 \.\.\. 2, got -1 for sample 0"),
+    (lambda: cross_entropy(zeros(2, 3) + 1j, onp.array([0, 1])), "real numbers, got complex"),
+    (lambda: tet_loss(zeros(2, 2, 3) + 1j, onp.array([0, 1])), "real numbers, got complex"),
+    (lambda: domain_alignment_loss(zeros(2, 3, 4), zeros(2, 3, 4) + 1j), "real numbers, got comp"),
     (lambda: cross_entropy(zeros(2, 3), onp.array([0, 1, 2])),
      r"2 whole-number labels.*shape \(3,\)"),
     (lambda: cross_entropy(zeros(2, 3), onp.array([0.0, 1.0])), "whole-number labels.*float64"),
@@ -961,6 +965,19 @@ def test_shapes_in_messages_stand_in_the_order_of_the_arguments():
 
 
 @pytest.mark.package_only
+@pytest.mark.parametrize("loss, teacher, student", [
+    (kd_loss, "teacher_logits", "student_logits"),
+    (functools.partial(dkd_loss, labels=LABELS), "teacher", "student"),
+    (dist_loss, "teacher", "student"), (luminet_loss, "teacher", "student"),
+], ids=["kd", "dkd", "dist", "luminet"])
+def test_named_logits_of_a_distillation_cannot_be_exchanged(pair, loss, teacher, student):
+    """By position the teacher comes first, and only DIST has the same loss the other way round."""
+    p, q = pair
+    assert loss(**{student: q, teacher: p}) == loss(p, q)
+    assert (loss(q, p) == pytest.approx(loss(p, q))) == (loss is dist_loss)
+
+
+@pytest.mark.package_only
 @pytest.mark.parametrize("loss", [
     kd_loss, lambda t, s, **options: dkd_loss(t, s, onp.array([0, 1]), **options),
     dist_loss, luminet_loss,
@@ -969,6 +986,9 @@ def test_every_distillation_refuses_pairs_that_do_not_fit(loss):
     two, three = onp.zeros((2, 3)), onp.zeros((3, 3))
     with pytest.raises(ValueError, match="do both know the same classes"):
         loss(two, three)
+    for pair in ((two + 1j, two), (two, two + 1j)):
+        with pytest.raises(ValueError, match="real numbers, got complex"):
+            loss(*pair)
     for temperature in (0.0, -1.0):
         with pytest.raises(ValueError, match="a temperature > 0"):
             loss(two, two, temperature=temperature)

@@ -545,6 +545,7 @@ def test_neuron_is_frozen():
     (dict(surrogate="step"), "surrogate to be one of triangle, .*got 'step'"),
     (dict(width=0), "width > 0, got 0"),
     (dict(width=float("nan")), "width > 0, got nan"),
+    (dict(width=float("inf")), "finite surrogate width > 0, got inf"),
 ])
 def test_neuron_refuses_bad_settings(settings, message):
     assert Neuron(tau=0.0) and Neuron(tau=1.0)
@@ -558,8 +559,25 @@ def test_input_is_left_as_it_was(current):
     assert_equal(current, before, "lif must not change its input")
 
 
+def test_eq03_a_current_that_is_nan_shows_in_its_neuron_alone(current):
+    """It does not fire, which would look like a number, but its potential says so to the end."""
+    spoilt = current.copy()
+    spoilt[4, 7] = onp.nan
+    spikes, potentials = lif(spoilt)
+    own = onp.zeros(current.shape, bool)
+    own[4:, 7] = True
+    what = "Eq. (3): NaN in a current stays in the potential of its neuron"
+    assert_equal(onp.isnan(potentials), own, what)
+    assert_equal(spikes, onp.where(own, 0, lif(current)[0]), "Eq. (3): NaN does not fire")
+
+
 @pytest.mark.parametrize("call, message", [
-    (lambda: lif(onp.zeros((0, 3))), r"T >= 1 time steps, got shape \(0, 3\)"),
+    (lambda: lif(onp.zeros((0, 3))), r"T >= 1 time steps, got float64 of shape \(0, 3\)"),
+    (lambda: lif(onp.ones((2, 3), int)), r"as floats .*, got int64 of shape \(2, 3\)"),
+    (lambda: lif(onp.ones((2, 3), complex)), "as floats .*, got complex128"),
+    (lambda: lif(onp.zeros(3), surrogate="arctan"), "one of triangle, atan, .*got 'arctan'"),
+    (lambda: lif(onp.zeros(3), width=-1.0), "width > 0, got -1.0"),
+    (lambda: spike(onp.zeros(3), "arctan"), "one of triangle, atan, .*got 'arctan'"),
     (lambda: lif(onp.float64(1)), "T >= 1 time steps"),
     (lambda: lif(onp.zeros(3), tau=1.5), r"tau in \[0, 1\], got 1.5"),
     (lambda: lif(onp.zeros(3), tau=float("nan")), r"tau in \[0, 1\], got nan"),

@@ -14,7 +14,15 @@ from assertions import (
 from autograd import grad
 from scipy import special
 
-from ckd_ref._numerics import check_pair, kl_divergence, log_softmax, mean, one_hot, sigmoid
+from ckd_ref._numerics import (
+    check_pair,
+    check_steps,
+    kl_divergence,
+    log_softmax,
+    mean,
+    one_hot,
+    sigmoid,
+)
 
 ONE_ARGUMENT = {"mean": mean, "sigmoid": sigmoid, "log_softmax": log_softmax}
 
@@ -147,6 +155,16 @@ def test_one_hot_refuses_labels_that_do_not_fit(labels, message):
 def test_check_pair_refuses_what_does_not_fit(teacher, student, temperature, message):
     with pytest.raises(ValueError, match=message):
         check_pair(onp.zeros(teacher), onp.zeros(student), temperature)
+
+
+@pytest.mark.parametrize("call", [
+    lambda z: check_pair(z, z.real, 1.0), lambda z: check_pair(z.real, z, 1.0),
+    lambda z: check_steps(z[None]), lambda z: one_hot([0, 1], z),
+])
+def test_complex_logits_are_refused(call):
+    """Somewhere on the way to the log their imaginary part would be lost."""
+    with pytest.raises(ValueError, match="expected logits that are real numbers, got complex"):
+        call(onp.zeros((2, 3)) + 0j)
 
 
 def test_check_pair_passes_what_fits():

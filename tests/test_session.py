@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import functools
+import pathlib
 
 import numpy as np
 import pytest
@@ -124,6 +125,37 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(glyph_data, random_logit
 def test_unusable_configurations_are_refused(bad, match):
     with pytest.raises(ValueError, match=match):
         Config(**bad)
+
+
+@pytest.mark.parametrize("data, config, came", [
+    ("mine.h5", Config(), "got str and Config; call it as with open_paired"),
+    (pathlib.Path("mine.h5"), Config(), r"got \w+Path and Config"),
+    (np.zeros((2, 3)), Config(), "got ndarray and Config"),
+    (None, {"epochs": 5}, "got NoneType and dict"),
+])
+def test_training_says_what_it_wants(data, config, came, tmp_path):
+    with pytest.raises(ValueError, match=f"^expected an open data set and a Config, {came}"):
+        train(data, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "a folder was made for nothing"
+
+
+WRONG = {
+    bool: (1, "yes", None), int: ("5", 5.0, True, np.int64(5)), str: (3, True, b"ckd"),
+    float: ("0.5", False, np.float32(0.5), float("nan"), float("inf"), -float("inf"), 10**400, 1j),
+}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+def test_a_setting_of_another_type_is_refused_by_its_name(field):
+    """At once: later it would end in a traceback, or in a number that nobody asked for."""
+    for came in WRONG[field.type] + (() if field.default is None else (None,)):
+        with pytest.raises(ValueError, match=f"^expected {field.name} to be .*, got .* of type "):
+            Config(**{field.name: came})
+    assert Config(**{field.name: field.default}) == Config()
+
+
+def test_whole_numbers_are_numbers_for_a_setting():
+    assert Config(width=1, threshold=3).width == 1
 
 
 def test_ckd_needs_logits_for_every_image(glyph_data, random_logits):

@@ -9,6 +9,7 @@ from assertions import (
     assert_close,
     assert_dtype,
     assert_equal,
+    assert_finite,
     assert_gradient,
 )
 from autograd import grad
@@ -174,27 +175,95 @@ def test_eq05_constant_features_have_cka_zero_and_gradient_zero(rng, debiased):
 
 @pytest.mark.package_only
 @pytest.mark.parametrize("debiased", [False, True])
-@pytest.mark.parametrize("leading", [(3,), (2, 3)])
-def test_eq05_cka_compares_leading_axes_one_by_one(rng, leading, debiased):
-    X, Y = rng.normal(size=(*leading, 8, 5)), rng.normal(size=(*leading, 8, 6))
+def test_eq05_cka_compares_time_steps_one_by_one(rng, debiased):
+    X, Y = rng.normal(size=(3, 8, 5)), rng.normal(size=(3, 8, 6))
+    X[1] *= 1e9                                                # each has a scale of its own
     one = debiased_by_hsic if debiased else oracles.cka_by_gram
-    singles, loop = onp.empty(leading), onp.empty(leading)
-    for index in onp.ndindex(leading):
-        singles[index] = linear_cka(X[index], Y[index], debiased)
-        loop[index] = one(X[index], Y[index])
     value = linear_cka(X, Y, debiased)
-    what = f"Eq. (5): with leading axes {leading} CKA is that of each pair of matrices"
-    assert_close(value, singles, 1e-12, what)
-    what = f"Eq. (5): with leading axes {leading} CKA is that of a loop"
-    assert_close(value, loop, 1e-10, what)
+    what = "Eq. (5): CKA over time is that of each pair of matrices"
+    assert_close(value, onp.array([linear_cka(*pair, debiased) for pair in zip(X, Y)]), 1e-12, what)
+    what = "Eq. (5): CKA over time is that of a loop"
+    assert_close(value, onp.array([one(*pair) for pair in zip(X, Y)]), 1e-10, what)
 
 
 @pytest.mark.package_only
 @pytest.mark.parametrize("debiased", [False, True])
-def test_eq05_gradient_of_cka_with_leading_axes(rng, debiased):
-    X, Y = rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(2, 3, 5, 2))
-    what = f"Eq. (5): the gradient of CKA with two leading axes, debiased={debiased}"
+def test_eq05_gradient_of_cka_over_time(rng, debiased):
+    X, Y = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 5, 2))
+    what = f"Eq. (5): the gradient of CKA over time, debiased={debiased}"
     assert_gradient(lambda X, Y: linear_cka(X, Y, debiased), X, Y, what=what)
+
+
+SCALES = [
+    (onp.float32, (1e-20, 1)), (onp.float32, (1e20, 1)), (onp.float32, (1e-20, 1e20)),
+    (onp.float32, (1e-37, 1e37)), (onp.float64, (1e-200, 1)), (onp.float64, (1e200, 1e200)),
+]
+
+
+def by_powers_of_two(cka, dtype, scales, debiased, rng):
+    """The promise that CKA is the same at every scale; powers of two make it bit-identical."""
+    X, Y = (2 * rng.random((2, 9, 6)) - 1).astype(dtype)
+    x, y = (dtype(2.0 ** int(onp.log2(scale))) for scale in scales)
+    what = f"Eq. (5): CKA of {dtype.__name__} features does not depend on their scales {scales}"
+    value = cka(X * x, Y * y, debiased)
+    assert_dtype(value, dtype, what)
+    assert_equal(value, cka(X, Y, debiased), what)
+    for argument, scale in enumerate((x, y)):
+        slope = grad(lambda *pair: cka(*pair, debiased), argument)
+        expected = slope(X, Y) / scale
+        what = f"Eq. (5): the gradient of CKA goes with 1 / scale at the scales {scales}"
+        assert_finite(expected, what)
+        assert_equal(slope(X * x, Y * y), expected, what)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize("dtype, scales", SCALES)
+def test_eq05_cka_is_the_same_at_every_scale(rng, dtype, scales, debiased):
+    by_powers_of_two(linear_cka, dtype, scales, debiased, rng)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("scales", [(1e-20, 1), (1e20, 1), (1e20, 1e-20)])
+def test_eq05_cka_without_units_is_caught(rng, scales):
+    """As it was: float32 products of such features vanish, or overflow."""
+    def in_no_units(X, Y, debiased):
+        X, Y = X - np.mean(X, 0), Y - np.mean(Y, 0)
+        K, L = np.dot(X, X.T), np.dot(Y, Y.T)
+        KK, LL = np.sum(K * K), np.sum(L * L)
+        return np.sum(K * L) / (np.sqrt(KK + (KK == 0)) * np.sqrt(LL + (LL == 0)))
+
+    message = r"Eq\. \(5\): CKA of float32 features does not depend"
+    with onp.errstate(all="ignore"), pytest.raises(AssertionError, match=message):
+        by_powers_of_two(in_no_units, onp.float32, scales, False, rng)
+
+
+@pytest.mark.package_only
+def test_eq05_eps_keeps_its_size_at_every_scale(pair):
+    """It is added to the norms of the features as they came, not to those in units."""
+    X, Y = (part.astype(onp.float32) for part in pair)
+    products = [onp.linalg.norm((part - part.mean(0)) @ (part - part.mean(0)).T) for part in pair]
+    for scale in (2.0**-8, 1, 2.0**8):
+        expected = linear_cka(*pair) / (1 + 1e-2 / (onp.prod(products) * scale**2))
+        what = f"Eq. (5): eps is added to the denominator, features times {scale:g}"
+        assert_approx(linear_cka(X * scale, Y, eps=1e-2), expected, what, rel=1e-5)
+    what = "Eq. (5): beside a denominator far below it, eps makes CKA and its gradient 0"
+    tiny = X * onp.float32(1e-20), Y * onp.float32(1e-20)
+    assert_equal(linear_cka(*tiny, eps=1e-7), 0, what)
+    assert_equal(grad(lambda *pair: linear_cka(*pair, eps=1e-7))(*tiny), onp.zeros((9, 6)), what)
+
+
+@pytest.mark.package_only
+@pytest.mark.parametrize("bad", [onp.nan, onp.inf])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_eq05_features_that_are_not_finite_give_nan(rng, bad, debiased):
+    """Never a number, and only in the time step that has them."""
+    X, Y = rng.normal(size=(2, 3, 6, 4))
+    X[1, 2, 3] = bad
+    with onp.errstate(invalid="ignore"):
+        for value in (linear_cka(X, Y, debiased), linear_cka(Y, X, debiased)):
+            came = onp.isnan(value).tolist()
+            assert came == [False, True, False], f"expected NaN at step 1 alone, got {value}"
 
 
 def test_eq05_float32_cka_stays_float32(pair):
@@ -211,14 +280,23 @@ def test_eq05_float32_cka_stays_float32(pair):
 
 @pytest.mark.parametrize("x, y, debiased, message", [
     ((5, 3), (6, 3), False, r"same samples, got shapes \(5, 3\) and \(6, 3\)"),
-    ((5,), (5,), False, r"X \(..., B, D1\)"),
+    ((5,), (5,), False, r"X \(B, D1\)"),
     ((2, 5, 3), (3, 5, 3), False, "same samples"),
+    ((5, 3), (2, 5, 3), False, r"same samples, got shapes \(5, 3\) and \(2, 5, 3\)$"),
+    ((8, 4, 5, 5), (8, 4, 5, 5), False, r"got .*\(8, 4, 5, 5\); flatten feature maps into one"),
     ((1, 3), (1, 3), False, "at least 2 samples, got 1"),
     ((3, 3), (3, 3), True, "at least 4 samples for the debiased estimate, got 3"),
 ])
 def test_bad_input_is_refused(x, y, debiased, message):
     with pytest.raises(ValueError, match=message):
         linear_cka(np.ones(x), np.ones(y), debiased)
+
+
+def test_complex_features_are_refused(pair):
+    X, Y = pair
+    for features in ((X + 1j, Y), (X, Y + 0j)):
+        with pytest.raises(ValueError, match="expected features that are real numbers, got compl"):
+            linear_cka(*features)
 
 
 @pytest.mark.package_only

@@ -186,6 +186,14 @@ def test_a_teacher_that_says_something_unusable_is_refused(glyph_data, bad):
         logits_of(bad, glyph_data, np.arange(5))
 
 
+def test_complex_logits_are_refused_rather_than_cut_to_their_real_part(glyph_data, random_logits):
+    spoilt = random_logits + 1j
+    with pytest.raises(FormatError, match=r"finite teacher logits .*, got complex numbers of shap"):
+        check_logits(spoilt, glyph_data)
+    with pytest.raises(FormatError, match=r"finite logits \(B, 12\) from the teacher"):
+        logits_of(lambda images: spoilt[:len(images)], glyph_data, np.arange(5))
+
+
 # The teacher
 
 

@@ -89,7 +89,7 @@ def describe(data, figures):
     H, W = data.sensor_size
     S = data.image_size
     title = (
-        f"{data.path.name}: {len(data.classes)} classes, sensor {H} x {W}, "
+        f"{printable(data.path.name)}: {len(data.classes)} classes, sensor {H} x {W}, "
         f"images {S} x {S} (rows x columns)"
     )
     lines = [title, "", *_count_lines(data), ""]
@@ -114,7 +114,7 @@ def _count_lines(data):
     counts = count_samples(data)
     rows = [("all", counts.sum(0))]
     if len(data.classes) <= FEW_CLASSES:
-        rows = [*zip(map(printable, data.classes), counts), *rows]
+        rows = [*zip(map(class_title, data.classes), counts), *rows]
     else:
         rows += [("fewest of a class", counts.min(0)), ("most of a class", counts.max(0))]
     width = max(len(name) for name, _ in rows)
@@ -142,6 +142,11 @@ def _figure_lines(figures):
         yield f"The last two are of {read} recordings, spread evenly over all {R:,}."
 
 
-def printable(name):
-    """A class name safe to print: at most 24 characters, without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in name[:24])
+def class_title(name):
+    """A class name for tables and pictures, at most 24 characters."""
+    return printable(name[:24])
+
+
+def printable(text):
+    """Text in one line for a terminal: control characters, which could command it, become "?"."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..color import value_frames
 from ..data.files import atomic_write
-from ..data.info import printable
+from ..data.info import class_title
 from ..events import resize_frames
 
 STYLES = {
@@ -96,7 +96,7 @@ def differences(path, found):
             100 * mean, row, xerr=100 * half, fmt="D", ms=5, capsize=4, color="tab:red"
         )
     axis.axvline(0, color="black", lw=0.8)
-    axis.set_yticks(range(len(found)), [label for label, *_ in found])
+    axis.set_yticks(range(len(found)), [label for label, *_ in found], parse_math=False)
     axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("difference in final accuracy, points")
     axis.grid(alpha=0.3, axis="x")
@@ -129,7 +129,8 @@ def regimes(path, found):
         ticks = sorted({cell[2] for _, cell, _ in found})
         axis.set_xticks(ticks, ticks)
         axis.minorticks_off()
-        axis.set_title(f"{data}, width {width:g}\n{updates} updates", fontsize=10)
+        title = f"{data}, width {width:g}\n{updates} updates"
+        axis.set_title(title, fontsize=10, parse_math=False)
         axis.set_xlabel("images per class")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("difference in final accuracy, points")
@@ -171,6 +172,8 @@ def embeddings(path, panels, labels, classes, caption):
 def samples(path, data, T=6, size=48, rows=3):
     """Draw pairs as the methods see them, as PNG: image, V, frames, and the events in 3D.
 
+    What is missing is grey, or left out in 3D.
+
     Parameters
     ----------
     path : path of the picture
@@ -180,20 +183,21 @@ def samples(path, data, T=6, size=48, rows=3):
     rows : int
         Number of classes shown.
     """
-    recordings = data.recordings_in("train")
-    labels = range(min(rows, len(data.classes)))
-    shown = [recordings[data.event_label[recordings] == label][0] for label in labels]
-    figure = _figure((1.35 * (T + 4), 1.3 * len(shown)))
-    grid = figure.add_gridspec(len(shown), T + 4)
-    for row, i in enumerate(shown):
-        tiles = _tiles(data, *_filmed(data, i), T, size)
+    rows = min(rows, len(data.classes))
+    figure = _figure((1.35 * (T + 4), 1.3 * rows))
+    grid = figure.add_gridspec(rows, T + 4)
+    for row in range(rows):
+        image, recording = _example(data, row)
+        tiles = _tiles(data, image, recording, T, size)
         for column, (title, tile) in enumerate(zip(_titles(T), tiles)):
             axis = figure.add_subplot(grid[row, column])
             axis.imshow(tile)
             axis.set(xticks=[], yticks=[], title=title if row == 0 else "")
             if column == 0:
-                axis.set_ylabel(data.classes[data.event_label[i]])
-        events = data.recording(i)
+                axis.set_ylabel(class_title(data.classes[row]), parse_math=False)
+        if recording is None:
+            continue
+        events = data.recording(recording)
         events = events[:: max(1, len(events) // 2500)]
         axis = figure.add_subplot(grid[row, T + 2:], projection="3d")
         t, x, y = events["t"] / 1000, events["x"], -events["y"].astype(int)
@@ -233,7 +237,7 @@ def contact_sheet(path, data, T=6, size=48):
                 mosaic[row * pitch:, column * pitch:][:size, :size] = tile
         axis.imshow(mosaic, interpolation="nearest")
         axis.set_xticks(np.arange(T + 2) * pitch + size / 2, _titles(T))
-        names = [printable(data.classes[k]) for k in labels]
+        names = [class_title(data.classes[k]) for k in labels]
         axis.set_yticks(np.arange(len(labels)) * pitch + size / 2, names, parse_math=False)
         axis.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
         axis.spines[:].set_visible(False)

@@ -57,7 +57,8 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
     Raises
     ------
     ValueError
-        No teacher for `ckd`, or one whose logits do not fit the images.
+        A path in place of open data, no `Config`, no teacher for `ckd`, or one whose logits do
+        not fit the images.
     FormatError
         A checkpoint of another configuration, network, data set or teacher, or a damaged one
         without a predecessor.
@@ -69,6 +70,12 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
     KeyboardInterrupt
         Stopped; completed work is saved.
     """
+    if not hasattr(data, "recordings_in") or not isinstance(config, Config):
+        raise ValueError(
+            "expected an open data set and a Config, got "
+            f"{type(data).__name__} and {type(config).__name__}; call it as "
+            'with open_paired("FILE.h5") as data: train(data, Config(), ...)'
+        )
     with ProcessGroup(processes) as group:             # before the lock, which helpers would share
         if not folder:
             return _train(data, config, None, teacher, net, progress, bar_position,

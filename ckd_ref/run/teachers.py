@@ -198,7 +198,8 @@ def check_logits(logits, data):
     """
     expected = len(data.image_label), len(data.classes)
     if logits is None or not _usable(logits, expected):
-        came = "none" if logits is None else f"shape {np.shape(logits)}"
+        kind = "complex numbers of " if np.iscomplexobj(logits) else ""
+        came = "none" if logits is None else f"{kind}shape {np.shape(logits)}"
         raise FormatError(
             f"expected finite teacher logits of shape {expected}, one row per image of the data "
             f"set, got {came}; train a teacher on it first"
@@ -207,8 +208,10 @@ def check_logits(logits, data):
 
 
 def _usable(logits, shape):
-    """Whether logits have this shape and are finite as float32."""
-    return np.shape(logits) == shape and (np.abs(logits) <= np.finfo(np.float32).max).all()
+    """Whether logits have this shape, are real and finite as float32."""
+    if np.shape(logits) != shape or np.iscomplexobj(logits):
+        return False
+    return (np.abs(logits) <= np.finfo(np.float32).max).all()
 
 
 def logits_of(teacher, data, images, batch=32):
