@@ -201,6 +201,11 @@ def test_class_names_are_no_formulas_in_contact_sheets(tmp_path, drawn):
     assert [drawn[name] for name in SHOWN] == [False] * 3
 
 
+def test_names_are_no_formulas_beside_a_t_sne(drawn):
+    plots.embeddings("a.png", [("d$\\frac$", np.eye(3, 2))], np.arange(3), HOSTILE, "caption")
+    assert [drawn[name] for name in ("d$\\frac$", *SHOWN)] == [False] * 4
+
+
 def test_names_of_sweeps_are_no_formulas_in_pictures(drawn):
     plots.differences("a.png", [("a$\\frac$", [0.1, 0.2], 0.15, 0.05)])
     plots.regimes("b.png", [("b$\\frac$", (1.0, 9, 3), {"transfer": (0.1, 0.02)})])

@@ -158,13 +158,17 @@ def embeddings(path, panels, labels, classes, caption):
     figure = _figure((2.8 * len(panels) + 0.8, 3.4))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, places) in zip(axes, panels):
-        for k, name in enumerate(classes):
-            axis.plot(*places[labels == k].T, ".", ms=4, color=colours(k), label=printable(name))
+        for k in range(K):
+            axis.plot(*places[labels == k].T, ".", ms=4, color=colours(k))
         axis.set(xticks=[], yticks=[])
         axis.set_title(title, fontsize=9, parse_math=False)
     if K <= 20:
-        handles = axes[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside right center", fontsize=8, markerscale=2)
+        names = map(class_title, classes)
+        legend = figure.legend(
+            axes[0].lines, names, loc="outside right center", fontsize=8, markerscale=2
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     figure.supxlabel(caption, fontsize=8)
     _save(figure, path)
 
