@@ -234,6 +234,7 @@ def test_excerpts_leave_out_docstrings_only():
     assert runner.excerpt("ckd_ref.neuron.spike").splitlines() == [
         "@primitive",
         'def spike(v, surrogate="triangle", width=1.0):',
+        "    _check_surrogate(surrogate, width)",
         "    return (v > 0).astype(v.dtype)",
     ]
     assert runner.excerpt("ckd_ref.events.EVENT_DTYPE").startswith("EVENT_DTYPE = np.dtype(")

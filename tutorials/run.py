@@ -34,8 +34,10 @@ import shutil
 import sys
 import tempfile
 import traceback
+from unittest import mock
 
 import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 TUTORIALS = "[0-9A-Z]*_*.md"
@@ -88,7 +90,9 @@ def session(scratch):
     shutil.copytree(FOLDER, scratch, ignore=ignored, dirs_exist_ok=True)
     pathlib.Path(scratch, "pictures").mkdir()
     plt.switch_backend("Agg")
-    with contextlib.chdir(scratch), plt.style.context(["default", FOLDER / "matplotlibrc"]):
+    no_window = mock.patch.object(FigureCanvasAgg, "draw_idle")            # would draw all twice
+    style = plt.style.context(["default", FOLDER / "matplotlibrc"])
+    with contextlib.chdir(scratch), style, no_window:
         try:
             yield
         finally:
