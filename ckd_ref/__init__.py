@@ -52,6 +52,7 @@ PUBLIC = {
         "eventmix": "Table I: two recordings in one",
         "eventmix_mask": "Table I: which cells are of which",
         "nda": "Table I: augmentation of event frames",
+        "flip_and_rotate": "the one of all methods on CEP-DVS",
     },
     "schedules": {
         "replacement_probability": "Eq. (8): when events replace images",
@@ -134,6 +135,9 @@ PUBLIC = {
         "Job": "one run of a sweep",
         "read_spec": "the jobs of a TOML file",
         "sweep": "many runs, one line of JSON for each",
+    },
+    "run.estimate": {
+        "estimate": "time and memory of a training, from a few steps",
     },
     "run.report": {
         "report": "tables and figures of finished sweeps",

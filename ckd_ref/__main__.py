@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from .config import Config
+from .config import ASSUMED, PRESETS, PUBLISHED, Config
 from .data.info import printable
 from .data.paired import open_paired
 from .run.checkpoint import load_checkpoint
@@ -65,19 +65,31 @@ def _parser():
 
     single = commands.add_parser("train", help="train one method on a data file, or resume a run")
     single.add_argument("data", metavar="DATA.h5")
-    single.add_argument("--processes", type=int, choices=(1, 2), default=min(2, cores),
-                        help="2: one for each stream (default on two cores and more)")
     single.set_defaults(run=_train)
 
+    estimate = commands.add_parser(
+        "estimate", help="time and memory of a training on this machine, from a few steps of it"
+    )
+    estimate.add_argument("data", nargs="?", metavar="DATA.h5",
+                          help="default: random data of the shape of N-Caltech101, with "
+                          "--preset paper-cepdvs of CEP-DVS")
+    estimate.set_defaults(run=_estimate)
+
+    for command in (single, estimate):
+        command.add_argument("--processes", type=int, choices=(1, 2), default=min(2, cores),
+                             help="2: one for each stream (default on two cores and more)")
     for command in (compare, single):
         command.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"),
                              help="folder for everything that is written (default results)")
+    for command in (compare, single, estimate):
         command.add_argument("--teacher", metavar="TEACHER.h5",
                              help="a saved teacher, or the logits of any teacher for every image")
+        command.add_argument("--preset", metavar="NAME",
+                             help="all settings but the teacher of an experiment of the paper, "
+                             f"{' or '.join(PRESETS)}; options beside it replace its own")
         for field in dataclasses.fields(Config):
-            if field.name != "method" or command is single:
+            if field.name != "method" or command is not compare:
                 _add_option(command, field)
-    compare.set_defaults(size=None)                            # that of the set, see _compare
 
     sweep = commands.add_parser(
         "sweep", help="run a list of variants and seeds, resumably; one line of JSON for each run"
@@ -128,8 +140,8 @@ def _parser():
 
 
 def _add_option(command, field):
-    """An option of the command line for a field of `Config`."""
-    options = {"default": field.default, "help": field.metadata["help"]}
+    """An option of the command line for a field of `Config`; absent unless it is given."""
+    options = {"default": argparse.SUPPRESS, "help": field.metadata["help"]}
     if field.type is bool:
         options["action"] = argparse.BooleanOptionalAction
     else:
@@ -139,20 +151,39 @@ def _add_option(command, field):
     command.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
-def _config(args):
-    names = [field.name for field in dataclasses.fields(Config)]
-    return Config(**{name: getattr(args, name) for name in names if hasattr(args, name)})
+def _config(args, **defaults):
+    """The options given, before those of the preset, before those of `defaults` and `Config`."""
+    given = {
+        field.name: getattr(args, field.name)
+        for field in dataclasses.fields(Config) if hasattr(args, field.name)
+    }
+    if args.preset is None:
+        return Config(**defaults | given)
+    if args.preset not in PRESETS:
+        raise ValueError(f"expected a preset among {', '.join(PRESETS)}, got {args.preset!r}")
+    config = Config(**PRESETS[args.preset] | given)
+    sources = {"published": PUBLISHED[args.preset], "assumed": ASSUMED[args.preset]}
+    for source, options in sources.items():
+        _print_settings(f"{args.preset}, {source}", options.keys() - given.keys(), config)
+    _print_settings("instead of its own or beside it", given, config)
+    return config
+
+
+def _print_settings(title, names, config):
+    values = (f"{field.name} {getattr(config, field.name)}"
+              for field in dataclasses.fields(Config) if field.name in names)
+    print(f"{title}: {', '.join(values) or 'none'}", flush=True)
 
 
 def _compare(args):
     from .data.glyphs import SETS
     from .run.comparison import compare
 
-    if args.size is None:
-        args.size = SETS[args.data].size if args.data in SETS else Config.size
+    size = SETS[args.data].size if args.data in SETS else Config.size
     methods = args.methods and args.methods.split(",")
+    config = _config(args, size=size)
     table = compare(
-        args.data, _config(args), args.out, args.seeds, args.teacher, args.workers, methods
+        args.data, config, args.out, args.seeds, args.teacher, args.workers, methods
     )
     print(table)
     place = printable(args.out.resolve())
@@ -186,6 +217,15 @@ def _train(args):
     accuracies = [row["accuracy_test"] for row in run.history]
     print(f"{config.method}: final {accuracies[-1]:.1%}, best epoch {max(accuracies):.1%}; "
           f"log and checkpoint in {printable(args.out.resolve())}")
+
+
+def _estimate(args):
+    from .run.estimate import SHAPES, estimate
+
+    prepare_process()
+    config = _config(args)
+    shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
+    print(estimate(args.data or shape, config, args.teacher, args.processes))
 
 
 def _teacher(args, data, seed):

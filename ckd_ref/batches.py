@@ -6,7 +6,7 @@ import numpy as np
 
 from .color import value_frames
 from .schedules import replacement_probability
-from .table1 import eventmix, eventmix_mask, nda
+from .table1 import eventmix, eventmix_mask, flip_and_rotate, nda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class BatchSampler:
     def draw(self, index, epoch, rng):
         """A batch for this position in the training. Every method draws the same numbers.
 
-        What else `nda` and `eventmix` draw comes from a generator of their own.
+        What flips, rotations, `nda` and `eventmix` draw comes from generators of their own.
 
         Parameters
         ----------
@@ -84,6 +84,8 @@ class BatchSampler:
         config = self.config
         i, j = sample_pairs(self.event_label, self.image_label, config.batch, rng)
         events = random_crop(self.frames[:, i], config.padding, rng)   # (T, B, size, size, 2)
+        if config.flip or config.rotation:
+            events = flip_and_rotate(events, _apart(rng), config.flip, config.rotation)
         images = random_crop(self.pixels[None, j], config.padding, rng)[0]  # (B, size, size, 3)
         static = value_frames(images, config.T)                        # (T, B, size, size, 2)
         probability = replacement_probability(index, epoch, config.batches, config.epochs)

@@ -1,7 +1,8 @@
 """What Table I compares: two augmentations of event frames, and two losses between time steps.
 
 NDA and EventMix change a batch, TKS and ETC its loss; the other rows of the table are TET
-(`losses.tet_loss`) and Knowledge-Transfer (`losses.ckd_loss` without a teacher).
+(`losses.tet_loss`) and Knowledge-Transfer (`losses.ckd_loss` without a teacher). On CEP-DVS
+recordings are flipped and rotated for every method.
 """
 
 import autograd.numpy as np
@@ -201,8 +202,47 @@ def nda(frames, rng):
     moved : the same shape and dtype
         One draw per recording, the same for all T and C. What comes from outside is 0.
     """
+    return _move(frames, lambda source: _draw_move(source, rng))
+
+
+def flip_and_rotate(frames, rng, flip=True, degrees=15.0):
+    """Flip every recording from left to right with probability 1/2, then rotate it.
+
+    Assumption: the paper names no augmentation. Baseline: RandomHorizontalFlip and
+    RandomRotation(15) behind the crop of the recordings, not of the images, with --DVS-DA, as its
+    commands for CEP-DVS have it and those for N-Caltech101 do not: get_CEPDVS_data in
+    braincog/datasets/datasets.py, run_aba.sh.
+    Test: `test_flip_and_rotation_leave_the_images_alone`.
+
+    Parameters
+    ----------
+    frames : (T, B, H, W, C) array, or (T, H, W, C) for a single recording
+    rng : numpy.random.Generator
+    flip : bool
+        Whether to flip.
+    degrees : float >= 0
+        The largest angle, to either side; all angles are equally likely.
+
+    Returns
+    -------
+    moved : the same shape and dtype
+        One draw per recording, the same for all T and C. Pixels move whole; what comes from
+        outside is 0.
+    """
+    def draw(source):
+        if flip:
+            source = _flip_half(source, rng)
+        return _rotate(source, rng.uniform(-degrees, degrees))
+
+    return _move(frames, draw)
+
+
+# A move is a map (H, W): the number of the pixel that comes here, -1 for none.
+
+def _move(frames, draw):
+    """Move each recording by a map of its own, which `draw` makes of the map that moves nothing."""
     if frames.ndim == 4:
-        return nda(frames[:, None], rng)[:, 0]
+        return _move(frames[:, None], draw)[:, 0]
     if frames.ndim != 5:
         raise ValueError(
             f"expected frames (T, B, H, W, C) or (T, H, W, C), got shape {frames.shape}"
@@ -210,18 +250,15 @@ def nda(frames, rng):
     T, B, H, W, C = frames.shape
     moved = np.empty_like(frames)
     for b in range(B):
-        source = _draw_move(H, W, rng)                         # (H, W)
+        source = draw(np.arange(H * W).reshape(H, W))
         pixels = frames[:, b].reshape(T, H * W, C)
         moved[:, b] = np.where(source[..., None] >= 0, pixels[:, source], 0)
     return moved
 
 
-# A move is a map (H, W): the number of the pixel that comes here, -1 for none.
-
-def _draw_move(H, W, rng):
-    source = np.arange(H * W).reshape(H, W)
-    if rng.random() < 0.5:
-        source = source[:, ::-1]
+def _draw_move(source, rng):
+    source = _flip_half(source, rng)
+    H, W = source.shape
     kind = rng.integers(4)
     if kind == 0:
         reach = -(-H // 16), -(-W // 16)
@@ -231,6 +268,11 @@ def _draw_move(H, W, rng):
     if kind == 2:
         return _cut_out(source, rng.integers(H), rng.integers(W), min(H, W) // 6)
     return _shear(source, rng.uniform(-15, 15))
+
+
+def _flip_half(source, rng):
+    """From left to right, with probability 1/2."""
+    return source[:, ::-1] if rng.random() < 0.5 else source
 
 
 def _roll(source, down, right):

@@ -49,7 +49,8 @@ SIGNATURES = {
 DEFAULTS = dict(
     method="ckd", network="tiny", width=0.125, T=6, size=48, per_step=False, tau=0.5, v_th=1.0,
     surrogate="triangle", surrogate_width=1.0, detach_reset=True, epochs=16, batches=30, batch=20,
-    rate=5e-3, warmup=1, decay=0.01, padding=4, alpha=1.0, beta=1.0,
+    rate=5e-3, warmup=1, decay=0.01, padding=4, flip=False, rotation=0.0,
+    alpha=1.0, beta=1.0,
     teaching="crop", distillation="kd",
     kd_weight=1.0, kd_per_step=False, temperature=4.0, threshold=None, slope=100.0, lam=1e-3,
     target=1.0, reading="paper", static_per_class=None, events_per_class=None, seed=0,

@@ -22,7 +22,15 @@ from ckd_ref import table1, training
 from ckd_ref.batches import Batch, mix_recordings
 from ckd_ref.config import Config
 from ckd_ref.losses import cross_entropy, tet_loss
-from ckd_ref.table1 import etc_loss, eventmix, eventmix_mask, nda, sharing_weight, tks_loss
+from ckd_ref.table1 import (
+    etc_loss,
+    eventmix,
+    eventmix_mask,
+    flip_and_rotate,
+    nda,
+    sharing_weight,
+    tks_loss,
+)
 
 LABELS = np.array([0, 2, 1, 3, 2, 0])
 
@@ -318,6 +326,55 @@ def test_nda_flips_and_rolls_keep_every_event(monkeypatch, rng):
     moved = nda(frames, rng)
     assert (moved.sum((0, 2, 3)) == frames.sum((0, 2, 3))).all(), "NDA: no event is lost"
     assert (moved != frames).any((0, 2, 3, 4)).sum() > 10, "NDA: they have moved"
+
+
+# Flips and rotations, of all methods
+
+
+def numbered(count, dtype=np.float64):
+    """A batch of the same recording: every pixel has a number, every frame another power of 10."""
+    numbers = 1.0 + np.arange(144).reshape(12, 12)
+    scale = 10.0 ** np.arange(6).reshape(3, 1, 1, 1, 2)
+    return (np.stack([numbers] * count)[None, ..., None] * scale).astype(dtype), scale
+
+
+def test_flip_and_rotation_of_no_strength_change_nothing(rng):
+    frames, _ = numbered(5)
+    assert_equal(flip_and_rotate(frames, rng, flip=False, degrees=0), frames, "the identity")
+
+
+def test_half_of_the_recordings_are_flipped_and_no_pixel_is_lost(rng):
+    frames, _ = numbered(400)
+    moved = flip_and_rotate(frames, rng, flip=True, degrees=0)
+    flipped = (moved == frames[:, :, :, ::-1]).all((0, 2, 3, 4))
+    assert (flipped | (moved == frames).all((0, 2, 3, 4))).all(), "left and right, or nothing"
+    assert abs(flipped.mean() - 0.5) < 0.1
+
+
+def test_rotation_is_up_to_its_angle_to_either_side(monkeypatch, rng):
+    drawn = []
+    monkeypatch.setattr(table1, "_rotate", lambda source, angle: drawn.append(angle) or source)
+    flip_and_rotate(numbered(500)[0], rng, flip=False, degrees=15.0)
+    assert np.abs(np.histogram(drawn, 5, (-15, 15))[0] - 100).max() < 45, "all angles alike"
+    assert len(drawn) == 500 and np.abs(drawn).max() <= 15
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_flip_and_rotation_are_one_draw_for_all_times_and_polarities(dtype):
+    frames, scale = numbered(40, dtype)
+
+    def unlike(moved):
+        return (np.abs(moved / scale - moved[:1, ..., :1]) > 1e-3).any()
+
+    moved = flip_and_rotate(frames, np.random.default_rng(1))
+    assert_dtype(moved, dtype, "the dtype stays")
+    assert not unlike(moved), "one draw for all times and polarities"
+    assert set(np.unique(moved[0, ..., 0])) <= {0, *frames[0, ..., 0].ravel()}, "pixels move whole"
+    assert len({row.tobytes() for row in moved[0, ..., 0]}) > 15, "and one for each recording"
+    rng = np.random.default_rng(1)                             # a wrong version: a draw per frame
+    assert unlike(np.concatenate([flip_and_rotate(frames[t:t + 1], rng) for t in range(3)]))
+    single = flip_and_rotate(frames[:, 0], np.random.default_rng(1))
+    assert_equal(single, moved[:, 0], "a single recording is a batch of one")
 
 
 # As methods of the training

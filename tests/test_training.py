@@ -494,6 +494,33 @@ def test_augmentations_take_no_number_from_the_draws_of_the_others(monkeypatch):
             assert (a.labels == b.labels).all(), method
 
 
+def test_flip_and_rotation_leave_the_images_alone():
+    """Nor do they change a draw: pairs, crops, replacements and images are as without them."""
+    plain, after = drawn_by("transfer", padding=3)
+    moved, rng = drawn_by("transfer", padding=3, flip=True, rotation=15.0)
+    assert rng.bit_generator.state == after.bit_generator.state, "other draws"
+    replaced = 0
+    for a, b in zip(plain, moved):
+        assert (a.labels == b.labels).all() and (b.events[0] == b.events[1]).all()
+        assert (a.events != b.events).any((0, 2, 3, 4)).mean() > 0.5, "the recordings have moved"
+        as_events = (a.static == a.events).all((0, 2, 3, 4))
+        assert (a.static == b.static)[:, ~as_events].all(), "the images have not"
+        assert (b.static == b.events)[:, as_events].all(), "a moved recording replaces its image"
+        replaced += as_events.sum()
+    assert replaced > 0
+
+
+@pytest.mark.parametrize("changes, flip, rotation", [
+    ({"flip": True}, True, 0.0), ({"rotation": 5.0}, False, 5.0), ({}, None, None),
+])
+def test_flip_and_rotation_are_those_of_the_configuration(monkeypatch, changes, flip, rotation):
+    given = []
+    monkeypatch.setattr(ckd_ref.batches, "flip_and_rotate",
+                        lambda frames, rng, *args: given.append(args) or frames)
+    drawn_by("snn", **changes)
+    assert given == ([(flip, rotation)] * 3 if changes else []), "by default, nothing is drawn"
+
+
 @pytest.mark.parametrize("method", ["nda", "eventmix"])
 def test_augmentations_follow_from_the_state_that_a_checkpoint_has(method):
     config = Config(method=method, width=0.0625, **WHOLE)

@@ -346,11 +346,12 @@ class PairedData:
         for i in np.atleast_1d(indices):
             recording = self.recording(i)  # validated: `bin_events` would do it again
             edges = window_edges(recording["t"], T)
-            samples.append(count_events(recording, edges, self.sensor_size))
+            frames = count_events(recording, edges, self.sensor_size)
+            if self.sensor_size != (size, size):               # at once: all would be too many
+                frames = resize_frames(frames, size)
+            samples.append(frames)
         if not samples:
             raise ValueError("expected the position of at least one recording, got none")
-        if self.sensor_size != (size, size):
-            samples = [resize_frames(frames, size) for frames in samples]
         return np.stack(samples, axis=1)
 
     def _check_indices(self, indices, end, what):

@@ -1,0 +1,334 @@
+"""Time and memory of a training before it is started, from a few steps of it on this machine."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+try:
+    import resource
+except ImportError:                                            # Windows
+    resource = None
+
+from ..batches import BatchSampler, first_of_class
+from ..data.paired import open_paired
+from ..models import Teacher
+from ..teacher import TrainedTeacher, train_teacher
+from ..training import TrainState, epochs
+from . import parallel
+from .checkpoint import save_checkpoint
+from .process_group import ProcessGroup
+from .teachers import load_teacher
+
+STEPS = 3
+"""Steps that are timed, after one that is not."""
+
+SIZES = 8, 16
+"""Pairs of the batches that are timed; larger ones might not fit into the memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Random data in place of `PairedData`: as many samples, nothing in them.
+
+    Attributes
+    ----------
+    K : int
+        Classes.
+    train, test : int
+        Recordings of each pool; as many images are in the pools `static` and `test`.
+    image_size : int
+    """
+
+    K: int
+    train: int
+    test: int
+    image_size: int = 48
+
+    @property
+    def classes(self):
+        return tuple(f"class {k}" for k in range(self.K))
+
+    @property
+    def image_label(self):
+        return np.arange(self.train + self.test) % self.K
+
+    event_label = image_label
+
+    def recordings_in(self, split):
+        return {"train": np.arange(self.train), "test": self.train + np.arange(self.test)}[split]
+
+    def images_in(self, split):
+        pools = {"static": "train", "test": "test"}
+        return self.recordings_in(pools[split]) if split in pools else np.arange(0)
+
+    def frames(self, indices, T, size):
+        shape = T, len(indices), size, size, 2
+        return np.random.default_rng(0).poisson(0.1, shape).astype(np.float32)
+
+    def images(self, indices):
+        shape = len(indices), self.image_size, self.image_size, 3
+        return np.random.default_rng(0).random(shape, np.float32)
+
+
+SHAPES = {
+    "paper-ncaltech101": Shape(101, train=7838, test=871),
+    "paper-cepdvs": Shape(20, train=5000, test=2000),
+}
+"""What the presets were made for: the pools of the baseline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What some steps of a training have taken.
+
+    Attributes
+    ----------
+    step, read, classify, save : float
+        Seconds for a batch, to read a recording with its image, to classify one, and to save a
+        checkpoint.
+    peak : float
+        Bytes of all processes.
+    """
+
+    step: float
+    read: float
+    classify: float
+    save: float
+    peak: float
+
+
+def estimate(source, config, teacher=None, processes=1):
+    """How long `train` would take here, and how much memory, in a table.
+
+    Steps with small batches are timed, in processes of their own; time and memory grow linearly
+    with the batch. Other load on the machine counts: what it takes away is missing then.
+
+    Parameters
+    ----------
+    source : path or Shape
+        A file of paired data, of which one sample per class is read, or random data.
+    config : Config
+    teacher : path, optional
+        As for the command line. Without it, `ckd` has the training of the small teacher as well.
+    processes : {1, 2}
+        As for `train`.
+
+    Returns
+    -------
+    table : str, Markdown
+
+    Raises
+    ------
+    ValueError, FormatError, OSError, FloatingPointError
+        As `train`.
+    ChildProcessError
+        A process was killed, perhaps for want of memory.
+    """
+    with _opened(source) as data:
+        _pools(config, data)                                   # refuse too small ones at once
+    rows, memory = [], {}
+    if config.method == "ckd" and not teacher:
+        count, seconds, memory["the teacher"] = _apart(measure_teacher, source, config)
+        rows.append(("training steps of the teacher", count, seconds))
+    sizes = sorted({min(size, config.batch) for size in SIZES})
+    measured = {
+        size: _apart(measure, source, dataclasses.replace(config, batch=size), teacher, processes)
+        for size in sizes
+    }
+    with _opened(source) as data:
+        rows += student_rows(measured, config, data)
+        memory["the student"] = student_memory(measured, config, data)
+    return _table(rows, memory, measured, config)
+
+
+def student_rows(measured, config, data):
+    """(what, how many, seconds of each) for all that a training of the student consists of.
+
+    Parameters
+    ----------
+    measured : dict of Measured, by the size of their batches, increasing
+    config : Config
+    data : PairedData or Shape
+    """
+    last = list(measured.values())[-1]
+    step = _at(config.batch, {size: each.step for size, each in measured.items()})
+    test = len(data.recordings_in("test"))
+    train, _ = _pools(config, data)
+    read = 0 if isinstance(data, Shape) else train + test
+    return [
+        ("recordings to read", read, last.read),
+        (f"training steps, {config.batch} pairs each", config.epochs * config.batches, step),
+        ("recordings to classify", config.epochs * test, last.classify),
+        ("checkpoints to save", config.epochs, last.save),
+    ]
+
+
+def student_memory(measured, config, data):
+    """Bytes that a training of the student takes at most; arguments as for `student_rows`.
+
+    All frames and images are held, and while they are read, the frames twice.
+    """
+    one = dataclasses.replace(config, static_per_class=1, events_per_class=1)
+    test = len(data.recordings_in("test"))
+    frame, image = 4 * config.T * config.size**2 * 2, 4 * data.image_size**2 * 3   # float32
+    train, static = _pools(config, data)
+    few_train, few_static = _pools(one, data)
+    few_test = min(test, max(measured))
+    held = (train + test) * frame + static * image
+    few = (few_train + few_test) * frame + few_static * image
+    peak = _at(config.batch, {size: each.peak for size, each in measured.items()})
+    return held + max(peak - few, train * frame)
+
+
+def _pools(config, data):
+    """How many recordings and images a sampler holds."""
+    train = data.event_label[data.recordings_in("train")]
+    static = data.image_label[data.images_in("static")]
+    return (len(first_of_class(train, config.events_per_class)),
+            len(first_of_class(static, config.static_per_class)))
+
+
+def _at(batch, values):
+    """The straight line through one or two values, by the size of the batch, at a larger one."""
+    *first, (size, value) = values.items()
+    if not first:
+        return value
+    (smaller, less), = first
+    return value + max(value - less, 0) / (size - smaller) * (batch - size)
+
+
+def measure(source, config, teacher, processes):
+    """Run some steps, with one recording and one image per class, and all else that a run does.
+
+    Returns
+    -------
+    measured : Measured
+    """
+    few = dataclasses.replace(
+        config, batches=2 + STEPS, static_per_class=1, events_per_class=1
+    )
+    with ProcessGroup(processes) as group, _opened(source) as data:
+        taught = _taught(config, data, teacher)
+        test = data.recordings_in("test")[:config.batch]
+        read, (sampler, frames) = _timed(lambda: (
+            BatchSampler(data, few, taught), data.frames(test, config.T, config.size)
+        ))
+        net = config.model(len(data.classes))
+        run = TrainState.start(net, config.seed)
+
+        def train_step(*arguments):
+            return parallel.train_step(group, *arguments)
+
+        batches = epochs(net, run, sampler, frames, data.event_label[test], few, train_step)
+        steps = [_timed(lambda: next(batches))[0] for _ in range(1 + STEPS)]
+        classify, _ = _timed(lambda: parallel.classify(group, net, run, frames, config.batch))
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "checkpoint.h5")
+            save, _ = _timed(lambda: save_checkpoint(path, run, config, data.classes, {}))
+    return Measured(
+        statistics.median(steps[1:]), read / (len(sampler.event_label) + len(test)),
+        classify / len(test), save, _peak_bytes(),
+    )
+
+
+def measure_teacher(source, config):
+    """Run some steps of the training of the small teacher: their number, seconds, bytes."""
+    times = []
+
+    def watch(step, steps, loss):
+        times.append(time.perf_counter())
+        if step == 1 + STEPS:
+            raise StopIteration(steps)
+
+    with _opened(source) as data:
+        try:
+            train_teacher(data, config.seed, watch=watch)
+        except StopIteration as enough:
+            seconds = statistics.median(np.diff(times)[1:])
+            return enough.value, float(seconds), _peak_bytes()
+
+
+def _taught(config, data, teacher):
+    """A teacher that costs as much as the one that the training would have."""
+    if config.method != "ckd":
+        return None
+    if not teacher and config.teaching == "crop":
+        net = Teacher(len(data.classes), data.image_size)
+        return TrainedTeacher(net, *net.init(np.random.default_rng(0)))
+    if teacher and not isinstance(data, Shape):
+        given = load_teacher(teacher, data)
+        if config.teaching == "crop":
+            return given
+    return np.zeros((len(data.image_label), len(data.classes)), np.float32)
+
+
+def _timed(call):
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def _opened(source):
+    return contextlib.nullcontext(source) if isinstance(source, Shape) else open_paired(source)
+
+
+def _apart(function, *arguments):
+    """What a function returns in a process of its own, whose memory is its own as well."""
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise ChildProcessError(
+                "a process was killed, perhaps for want of memory: even small batches of this "
+                "training do not fit"
+            ) from None
+
+
+def _peak_bytes():
+    """Peak memory of this process and of its largest child that has ended; NaN if unknown."""
+    if resource is None:
+        return float("nan")
+    who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * sum(resource.getrusage(each).ru_maxrss for each in who)
+
+
+def _table(rows, memory, measured, config):
+    lines = ["| what | how many | each | in all |", "|---|---|---|---|"]
+    for what, count, seconds in rows:
+        if count:
+            lines.append(
+                f"| {what} | {count:,} | {_duration(seconds)} | {_duration(count * seconds)} |"
+            )
+    total = sum(count * seconds for _, count, seconds in rows)
+    sizes = f"{STEPS} steps each of {' and '.join(map(str, measured))} pairs"
+    peaks = ", ".join(f"{size / 1e9:.2f} GB for {who}" for who, size in memory.items())
+    return "\n".join([
+        *lines, f"| in all | | | {_duration(total)} |", "",
+        f"Memory: {peaks}; this machine has {_memory_of_machine()}.",
+        f"Timed: {sizes}, under the present load of the machine.",
+    ])
+
+
+def _duration(seconds):
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * size or unit == "s" and seconds >= 1:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{1e3 * seconds:.3g} ms"
+
+
+def _memory_of_machine():
+    try:
+        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"
+    except (AttributeError, ValueError, OSError):              # Windows
+        return "an unknown amount"
