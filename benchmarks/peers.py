@@ -158,6 +158,86 @@ class Student(torch.nn.Module):
         return self.heads[head](x.flatten(1)).unflatten(0, (len(frames), -1)), kept
 
 
+class ResidualStudent(torch.nn.Module):
+    """SpikingResNet18 as PyTorch's users write it; `variant` as for `Student`.
+
+    Parameters
+    ----------
+    layers, channels : tuples of int
+        Blocks of each stage, and their output channels.
+    """
+
+    def __init__(self, variant, layers, channels, classes):
+        super().__init__()
+        self.variant = variant
+        C = channels[0]
+        self.first = torch.nn.Conv2d(2, C, 3, padding=1, bias=False)
+        self.blocks = torch.nn.ModuleList()
+        for stage, (count, K) in enumerate(zip(layers, channels)):
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                block = {"conv0": Half(C, K, 3, stride), "conv1": Half(K, K, 3, 1)}
+                if stride > 1:
+                    block["shortcut"] = Half(C, K, 1, stride)
+                self.blocks.append(torch.nn.ModuleDict(block))
+                C = K
+        self.norm = torch.nn.BatchNorm2d(C)
+        self.heads = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(C, classes) for name in ("static", "event")}
+        )
+        if variant == "best":
+            self.to(memory_format=torch.channels_last)
+        self.stream = self.by_step if variant == "step" else self.layer_by_layer
+        if variant == "compiled":
+            self.stream = torch.compile(self.layer_by_layer)
+
+    def features(self, x, neurons):
+        """Images (N, 2, H, W) to (N, D); `neurons` makes spikes of the currents of a `Half`."""
+        x = self.first(x)
+        for block in self.blocks:
+            change = block["conv1"](block["conv0"](x, neurons), neurons)
+            x = change + (block["shortcut"](x, neurons) if "shortcut" in block else x)
+        return self.norm(x).mean((2, 3))
+
+    def by_step(self, frames, head):
+        kept = {}
+
+        def neurons(half, current):
+            u = 0.5 * kept.get(half, 0.0) + current
+            spikes = Spike.apply(u - 1)
+            kept[half] = u * (1 - spikes.detach())
+            return spikes
+
+        features = torch.stack([self.features(x, neurons) for x in frames])
+        return self.heads[head](features), features
+
+    def layer_by_layer(self, frames, head):
+        layout = torch.channels_last if self.variant == "best" else torch.contiguous_format
+        of_currents = Neurons.apply if self.variant == "best" else neurons_of_plain_operations
+
+        def neurons(half, current):
+            spikes, _ = of_currents(current.unflatten(0, (len(frames), -1)))
+            return spikes.flatten(0, 1).contiguous(memory_format=layout)
+
+        x = frames.flatten(0, 1).contiguous(memory_format=layout)
+        features = self.features(x, neurons).unflatten(0, (len(frames), -1))
+        return self.heads[head](features), features
+
+
+class Half(torch.nn.Module):
+    """Half a residual block: batch norm, neurons, and a convolution."""
+
+    def __init__(self, C, K, side, stride):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(C)
+        self.convolution = torch.nn.Conv2d(
+            C, K, side, stride=stride, padding=side // 2, bias=False
+        )
+
+    def forward(self, x, neurons):
+        return self.convolution(neurons(self, self.norm(x)))
+
+
 def similarity(X, Y):
     """Linear CKA of (T, B, D) and (T, B, D), per step."""
     X, Y = (F - F.mean(1, keepdim=True) for F in (X, Y))
@@ -165,40 +245,41 @@ def similarity(X, Y):
     return (K * L).sum((1, 2)) / (K.norm(dim=(1, 2)) * L.norm(dim=(1, 2)) + 1e-7)
 
 
-def make_step(variant, stages, classes, static, events, labels, teacher_logits):
-    """A function that runs one training step of a `Student` and returns the loss.
+def make_step(student, static, events, labels, teacher_logits):
+    """A function that runs one training step of a student and returns the loss.
 
     `static` and `events` are frames (T, B, H, W, 2).
     """
-    torch.manual_seed(0)
-    static = torch.from_numpy(static).permute(0, 1, 4, 2, 3).contiguous()
-    events = torch.from_numpy(events).permute(0, 1, 4, 2, 3).contiguous()
-    labels, teacher = torch.from_numpy(labels), torch.from_numpy(teacher_logits)
-    student = Student(variant, stages, classes)
+    data = planes(static), planes(events), *map(torch.from_numpy, (labels, teacher_logits))
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3)
 
     def step():
         optimiser.zero_grad()
-        static_logits, static_features = student.stream(static, "static")
-        static_features = static_features.clone() if variant == "compiled" else static_features
-        event_logits, event_features = student.stream(events, "event")
-        loss = (1 - similarity(static_features.flatten(2), event_features.flatten(2))).mean()
-        for logits in (static_logits, event_logits):
-            loss = loss + functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
-        p = torch.softmax(teacher / 4, 1)
-        q = torch.log_softmax(static_logits.mean(0) / 4, 1)
-        loss = loss + 16 * functional.kl_div(q, p, reduction="batchmean")
-        loss.backward()
+        value = loss(student, *data)
+        value.backward()
         optimiser.step()
-        return loss.item()
+        return value.item()
 
     return step
 
 
-def make_evaluation(variant, stages, classes, events):
-    """A function that classifies frames (T, B, H, W, 2) by a `Student` in evaluation mode."""
-    events = torch.from_numpy(events).permute(0, 1, 4, 2, 3).contiguous()
-    student = Student(variant, stages, classes)
+def loss(student, static, events, labels, teacher_logits):
+    """Classification of both streams, Eq. (5), and Eq. (9) at temperature 4."""
+    static_logits, static_features = student.stream(static, "static")
+    if student.variant == "compiled":
+        static_features = static_features.clone()
+    event_logits, event_features = student.stream(events, "event")
+    value = (1 - similarity(static_features.flatten(2), event_features.flatten(2))).mean()
+    for logits in (static_logits, event_logits):
+        value = value + functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+    p = torch.softmax(teacher_logits / 4, 1)
+    q = torch.log_softmax(static_logits.mean(0) / 4, 1)
+    return value + 16 * functional.kl_div(q, p, reduction="batchmean")
+
+
+def make_evaluation(student, events):
+    """A function that classifies frames (T, B, H, W, 2) by a student in evaluation mode."""
+    events = planes(events)
     student.eval()
 
     def evaluate():
@@ -206,3 +287,8 @@ def make_evaluation(variant, stages, classes, events):
             return student.stream(events, "event")[0].sum(0).argmax(1)
 
     return evaluate
+
+
+def planes(frames):
+    """Frames (T, B, H, W, C) as (T, B, C, H, W), each plane contiguous."""
+    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous()

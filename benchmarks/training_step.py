@@ -17,7 +17,9 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=6, help="time steps T")
     parser.add_argument("--threads", type=int, default=2, help="of torch, processes of ours")
-    parser.add_argument("--network", choices=("full", "tiny"), default="full")
+    parser.add_argument(
+        "--network", choices=("full", "tiny", "resnet18", "tiny_resnet"), default="full"
+    )
     parser.add_argument(
         "--rounds", type=int, default=7, help="times that each candidate runs, in turn"
     )
@@ -78,14 +80,29 @@ def peer_step(variant, width, batch, steps, network, classes=101, seed=0):
     import peers
 
     data = random_data(batch, steps, classes, seed)
-    return peers.make_step(variant, _stages(network, width), classes, *data)
+    return peers.make_step(make_peer(variant, network, width, classes), *data)
 
 
 def peer_evaluation(variant, width, batch, steps, network, classes=101, seed=0):
     import peers
 
     events = random_data(batch, steps, classes, seed)[1]
-    return peers.make_evaluation(variant, _stages(network, width), classes, events)
+    return peers.make_evaluation(make_peer(variant, network, width, classes), events)
+
+
+def make_peer(variant, network, width, classes, size=48):
+    """The student of `peers` that is the same network as ours of this name."""
+    import peers
+    import torch
+
+    from ckd_ref.models import LAYERS, STAGES
+
+    torch.manual_seed(0)
+    if network in LAYERS:
+        channels = [int(channels * width) for channels in (64, 128, 256, 512)]
+        return peers.ResidualStudent(variant, LAYERS[network], channels, classes)
+    stages = [[int(channels * width) for channels in stage] for stage in STAGES[network]]
+    return peers.Student(variant, stages, classes, size)
 
 
 def random_data(batch, steps, classes, seed):
@@ -115,12 +132,6 @@ def _student(width, batch, steps, classes, seed, network):
     prepare_process()
     group = ProcessGroup(processes).__enter__()  # its helpers end with this process
     return TrainState.start(net, seed), net, config, group
-
-
-def _stages(network, width):
-    from ckd_ref.models import STAGES
-
-    return [[int(channels * width) for channels in stage] for stage in STAGES[network]]
 
 
 if __name__ == "__main__":

@@ -222,7 +222,6 @@ def _train(args):
 def _estimate(args):
     from .run.estimate import SHAPES, estimate
 
-    prepare_process()
     config = _config(args)
     shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
     print(estimate(args.data or shape, config, args.teacher, args.processes))

@@ -1,4 +1,5 @@
-"""The benchmarks: their scripts start, and their clock alternates and compares round by round."""
+"""The benchmarks: their scripts start, their clock alternates and compares round by round, and the
+peers compute the same as ours."""
 
 import importlib.util
 import pathlib
@@ -6,7 +7,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from autograd import value_and_grad
+
+from ckd_ref.config import Config
+from ckd_ref.losses import domain_alignment_loss, kd_loss, tet_loss
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 SHARED = {"timing", "peers"}
@@ -85,3 +91,69 @@ def test_script_explains_itself_without_its_peers(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_readme_names_the_script(script):
     assert f"python benchmarks/{script}" in (FOLDER / "README.md").read_text()
+
+
+def parameters(student):
+    """Those of a student in PyTorch by our names."""
+    names = {}
+    if hasattr(student, "convolutions"):
+        for k, (filters, norm) in enumerate(zip(student.convolutions, student.norms)):
+            names |= {f"conv{k}/w": filters.weight, f"conv{k}/scale": norm.weight,
+                      f"conv{k}/shift": norm.bias}
+    else:
+        names |= {"conv0/w": student.first.weight, "norm/scale": student.norm.weight,
+                  "norm/shift": student.norm.bias}
+        for k, block in enumerate(student.blocks):
+            for name, half in block.items():
+                place = f"block{k}/{name}"
+                names |= {f"{place}/w": half.convolution.weight,
+                          f"{place}/scale": half.norm.weight, f"{place}/shift": half.norm.bias}
+    for stream, head in student.heads.items():
+        names |= {f"{stream}/w": head.weight, f"{stream}/b": head.bias}
+    return names
+
+
+def turned(array):
+    """Filters (k, k, C, K) as (K, C, k, k); matrices transposed."""
+    return array.T if array.ndim < 4 else array.transpose(3, 2, 0, 1)
+
+
+@pytest.mark.parametrize("network", ["tiny", "tiny_resnet"])
+@pytest.mark.parametrize("variant", ["step", "multi", "best"])
+def test_peers_compute_what_ours_computes(network, variant, monkeypatch, rng):
+    """Loss and all gradients of the step that is timed, in float64."""
+    torch = pytest.importorskip("torch", reason="the peers need PyTorch")
+    monkeypatch.syspath_prepend(FOLDER)
+    import peers
+    from training_step import make_peer
+
+    config = Config(network=network, width=0.125, T=3, size=16, per_step=variant == "step")
+    net = config.model(5)
+    params, _ = net.init(rng, np.float64)
+    for name in params:                                        # spikes everywhere, no symmetry
+        if name.endswith(("scale", "shift")):
+            params[name] += rng.uniform(0, 0.5, params[name].shape)
+    static, events = rng.random((2, 3, 6, 16, 16, 2))
+    labels, teacher = rng.integers(5, size=6), rng.normal(size=(6, 5))
+
+    def loss(params):
+        logits_s, features_s, _ = net.apply(params, static, "static")
+        logits_e, features_e, _ = net.apply(params, events, "event")
+        return (domain_alignment_loss(features_s, features_e) + tet_loss(logits_s, labels, lam=0)
+                + tet_loss(logits_e, labels, lam=0) + kd_loss(teacher, logits_s.mean(0)))
+
+    value, grads = value_and_grad(loss)(params)
+    student = make_peer(variant, network, 0.125, 5, size=16).double()
+    theirs = parameters(student)
+    assert theirs.keys() == params.keys() - {"theta"}
+    with torch.no_grad():
+        for name, tensor in theirs.items():
+            tensor.copy_(torch.from_numpy(turned(params[name]).copy()))
+    data = peers.planes(static), peers.planes(events), torch.tensor(labels), torch.tensor(teacher)
+    came = peers.loss(student, *data)
+    came.backward()
+    assert came.item() == pytest.approx(value, rel=1e-9)
+    for name, tensor in theirs.items():
+        expected = turned(grads[name])
+        error = np.abs(tensor.grad.numpy() - expected).max()
+        assert error < 1e-9 * max(np.abs(expected).max(), 1e-3), name

@@ -21,7 +21,7 @@ TINY = Shape(4, train=12, test=6, image_size=16)
 
 
 def measured(**values):
-    return Measured(**dict(step=1.0, read=0.0, classify=0.5, save=2.0, peak=0.0) | values)
+    return Measured(**dict(step=1.0, read=0.0, classify=0.5, save=2.0, work=0.0) | values)
 
 
 # Arithmetic
@@ -48,17 +48,16 @@ def test_steps_of_the_papers_training_are_counted_and_extrapolated():
 def test_memory_is_that_of_the_batch_and_of_the_data():
     """1 byte per pair and 1000; frames of 4 * 2 * 16^2 * 2 bytes, images of 4 * 16^2 * 3."""
     config = Config(**SMALL | {"batch": 120})
-    frame, image = 4096, 3072
-    peaks = {8: measured(peak=1008 + 1e6), 16: measured(peak=1016 + 1e6)}
-    few = (4 + 6) * frame + 4 * image                          # one per class, and the whole test
-    expected = 1e6 + 1120 - few + (12 + 6) * frame + 12 * image
-    assert module.student_memory(peaks, config, TINY) == expected
-    few_of_each = dataclasses.replace(config, events_per_class=2, static_per_class=1)
+    frame, image, large = 4096, 3072, 10**6
+    works = {8: measured(work=large + 8), 16: measured(work=large + 16)}
+    held = (12 + 6) * frame + 12 * image
+    assert module.student_memory(works, config, TINY) == held + large + 120
+    fewer = dataclasses.replace(config, events_per_class=2, static_per_class=1)
     less = 4 * frame + 8 * image
-    assert module.student_memory(peaks, few_of_each, TINY) == expected - less
-    peaks = {8: measured(peak=few), 16: measured(peak=few)}
-    twice = (12 + 6 + 12) * frame + 12 * image
-    assert module.student_memory(peaks, config, TINY) == twice, "frames are copied once when read"
+    assert module.student_memory(works, fewer, TINY) == held - less + large + 120
+    works = {8: measured(), 16: measured()}
+    twice = held + 12 * frame
+    assert module.student_memory(works, config, TINY) == twice, "while read, frames are held twice"
 
 
 @pytest.mark.parametrize("values, batch, expected", [

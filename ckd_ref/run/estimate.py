@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import signal
 import statistics
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from ..teacher import TrainedTeacher, train_teacher
 from ..training import TrainState, epochs
 from . import parallel
 from .checkpoint import save_checkpoint
-from .process_group import ProcessGroup
+from .process_group import ProcessGroup, prepare_process
 from .teachers import load_teacher
 
 STEPS = 3
@@ -95,22 +96,22 @@ class Measured:
     step, read, classify, save : float
         Seconds for a batch, to read a recording with its image, to classify one, and to save a
         checkpoint.
-    peak : float
-        Bytes of all processes.
+    work : float
+        Bytes of all processes at most, without the samples that are held.
     """
 
     step: float
     read: float
     classify: float
     save: float
-    peak: float
+    work: float
 
 
 def estimate(source, config, teacher=None, processes=1):
     """How long `train` would take here, and how much memory, in a table.
 
     Steps with small batches are timed, in processes of their own; time and memory grow linearly
-    with the batch. Other load on the machine counts: what it takes away is missing then.
+    with the batch. What else the machine does meanwhile makes them longer.
 
     Parameters
     ----------
@@ -175,18 +176,13 @@ def student_rows(measured, config, data):
 def student_memory(measured, config, data):
     """Bytes that a training of the student takes at most; arguments as for `student_rows`.
 
-    All frames and images are held, and while they are read, the frames twice.
+    All frames and images are held, the frames twice while they are read.
     """
-    one = dataclasses.replace(config, static_per_class=1, events_per_class=1)
-    test = len(data.recordings_in("test"))
     frame, image = 4 * config.T * config.size**2 * 2, 4 * data.image_size**2 * 3   # float32
     train, static = _pools(config, data)
-    few_train, few_static = _pools(one, data)
-    few_test = min(test, max(measured))
-    held = (train + test) * frame + static * image
-    few = (few_train + few_test) * frame + few_static * image
-    peak = _at(config.batch, {size: each.peak for size, each in measured.items()})
-    return held + max(peak - few, train * frame)
+    held = (train + len(data.recordings_in("test"))) * frame + static * image
+    work = _at(config.batch, {size: each.work for size, each in measured.items()})
+    return held + max(work, train * frame)
 
 
 def _pools(config, data):
@@ -218,7 +214,7 @@ def measure(source, config, teacher, processes):
     )
     with ProcessGroup(processes) as group, _opened(source) as data:
         taught = _taught(config, data, teacher)
-        test = data.recordings_in("test")[:config.batch]
+        test = data.recordings_in("test")[:processes * config.batch]
         read, (sampler, frames) = _timed(lambda: (
             BatchSampler(data, few, taught), data.frames(test, config.T, config.size)
         ))
@@ -234,9 +230,13 @@ def measure(source, config, teacher, processes):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "checkpoint.h5")
             save, _ = _timed(lambda: save_checkpoint(path, run, config, data.classes, {}))
+    held = sampler.frames.nbytes + sampler.pixels.nbytes + frames.nbytes
     return Measured(
-        statistics.median(steps[1:]), read / (len(sampler.event_label) + len(test)),
-        classify / len(test), save, _peak_bytes(),
+        step=statistics.median(steps[1:]),
+        read=read / (len(sampler.event_label) + len(test)),
+        classify=classify / len(test),
+        save=save,
+        work=_peak_bytes() - held,
     )
 
 
@@ -284,7 +284,7 @@ def _opened(source):
 def _apart(function, *arguments):
     """What a function returns in a process of its own, whose memory is its own as well."""
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, context, _prepare) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except concurrent.futures.process.BrokenProcessPool:
@@ -292,6 +292,11 @@ def _apart(function, *arguments):
                 "a process was killed, perhaps for want of memory: even small batches of this "
                 "training do not fit"
             ) from None
+
+
+def _prepare():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)               # Ctrl-C ends it without a traceback
+    prepare_process()
 
 
 def _peak_bytes():
