@@ -224,6 +224,7 @@ def _estimate(args):
 
     config = _config(args)
     shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
+    print("timing a few steps, which can take minutes for a large network", file=sys.stderr)
     print(estimate(args.data or shape, config, args.teacher, args.processes))
 
 

@@ -1,6 +1,5 @@
 """Time and memory of a training before it is started, from a few steps of it on this machine."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import multiprocessing
@@ -284,19 +283,33 @@ def _opened(source):
 def _apart(function, *arguments):
     """What a function returns in a process of its own, whose memory is its own as well."""
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, _prepare) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except concurrent.futures.process.BrokenProcessPool:
-            raise ChildProcessError(
-                "a process was killed, perhaps for want of memory: even small batches of this "
-                "training do not fit"
-            ) from None
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(send, function, arguments))
+    process.start()
+    send.close()
+    try:
+        outcome = receive.recv()
+    except EOFError:
+        raise ChildProcessError(
+            "a process was killed, perhaps for want of memory: even small batches of this "
+            "training do not fit"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-def _prepare():
+def _send(pipe, function, arguments):
     signal.signal(signal.SIGINT, signal.SIG_DFL)               # Ctrl-C ends it without a traceback
     prepare_process()
+    try:
+        outcome = function(*arguments)
+    except Exception as error:
+        outcome = error
+    pipe.send(outcome)
 
 
 def _peak_bytes():
