@@ -166,7 +166,7 @@ class Config:
                 )
         for name, least in LEAST.items():
             came = getattr(self, name)
-            if came is not None and not came >= least:
+            if came is not None and came < least:
                 raise ValueError(f"expected {name} >= {least}, got {came}")
         for name in POSITIVE:
             if not getattr(self, name) > 0:

@@ -131,7 +131,6 @@ def test_an_unknown_preset_ends_in_one_line(capsys):
     )
 
 
-@pytest.mark.parametrize("rotation", [-1.0, float("nan")])
-def test_impossible_rotations_are_refused(rotation):
-    with pytest.raises(ValueError, match="expected rotation >= 0, got"):
-        Config(rotation=rotation)
+def test_a_rotation_below_zero_is_refused():
+    with pytest.raises(ValueError, match="expected rotation >= 0, got -1"):
+        Config(rotation=-1.0)
