@@ -98,6 +98,8 @@ PUBLIC = {
     "teacher": {
         "TrainedTeacher": "a teacher's network as a function of images",
         "train_teacher": "train the small teacher",
+        "teacher_epochs": "its training, batch by batch",
+        "untrained_teacher": "its network, and its state before training",
     },
     "energy": {
         "Operations": "what an inference takes in one layer",

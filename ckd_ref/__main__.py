@@ -4,33 +4,45 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import re
 import shlex
 import sys
 
 import numpy as np
 
 from .config import ASSUMED, PRESETS, PUBLISHED, Config
+from .data.glyphs import SETS
 from .data.info import printable
 from .data.paired import open_paired
+from .run.arguments import given_file, nearest, output_folder, positive
 from .run.checkpoint import load_checkpoint
+from .run.preflight import check_run
 from .run.process_group import prepare_process
-from .run.session import train
+from .run.session import ctrl_c, train
 from .run.teachers import kept_teacher, load_teacher
+from .teacher import EPOCHS
 from .training import classify
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
+PROBLEMS = (
+    ValueError, OSError, FloatingPointError, OverflowError, MemoryError, ImportError
+)
+"""What ends in one line."""
+
+FROM_DATA = {"size": "that of the data"}
+"""Options whose default is not that of `Config`."""
 
 
 def main(argv=None):
     """Run a command; returns the exit code. Problems with input end in one line."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+    if not argv or argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
         argv = ["compare", *argv]
-    args = _parser().parse_args(argv)
     try:
+        args = _arguments(argv)
         args.run(args)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"ckd_ref: {printable(error)}", file=sys.stderr)
+    except PROBLEMS as error:
+        print(f"ckd_ref: {printable(_in_words(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         command = shlex.join(["python", "-m", "ckd_ref", *argv])
@@ -39,13 +51,54 @@ def main(argv=None):
     return 0
 
 
+def _in_words(error):
+    """What an error says, for people."""
+    if isinstance(error, MemoryError):
+        said = f" ({error})" if str(error) else ""
+        return f"not enough memory{said}; a smaller batch, size, width or T takes less"
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({error})"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _arguments(argv):
+    """The parsed arguments; what is not known is refused with a hint."""
+    parser = _parser()
+    word = argv[0]
+    if not word.startswith("-") and word not in parser.commands:
+        meant = nearest(word, parser.commands)
+        if pathlib.Path(word).exists() or word.endswith(".h5") or word in SETS:
+            meant = f"compare {word}"
+        parser.error(f"no command {word!r}" + (f"; did you mean {meant}?" if meant else ""))
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = parser.commands[argv[0]]
+        name = unknown[0].split("=")[0]
+        meant = nearest(name.lstrip("-"), re.findall(r"--([\w-]+)", command.format_help()))
+        hint = f"; did you mean --{meant}?" if meant and name.startswith("-") else ""
+        command.error(f"unknown argument {unknown[0]}{hint}")
+    return args
+
+
+class _Parser(argparse.ArgumentParser):
+    """Problems end in one line."""
+
+    def error(self, message):
+        self.exit(2, f"ckd_ref: {printable(message)}; see {self.prog} --help\n")
+
+
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m ckd_ref",
         description="Cross knowledge distillation from an ANN on images to an SNN on events. "
         "Without a command: compare, on pictures of digits filmed by a simulated event camera.",
     )
+    version = sys.modules[__package__].__version__
+    parser.add_argument("--version", action="version", version=f"ckd_ref {version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.commands = commands.choices
     cores = os.cpu_count() or 1
 
     compare = commands.add_parser(
@@ -79,11 +132,13 @@ def _parser():
         command.add_argument("--processes", type=int, choices=(1, 2), default=min(2, cores),
                              help="2: one for each stream (default on two cores and more)")
     for command in (compare, single):
-        command.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"),
+        command.add_argument("--out", type=output_folder, default="results", metavar="FOLDER",
                              help="folder for everything that is written (default results)")
     for command in (compare, single, estimate):
         command.add_argument("--teacher", metavar="TEACHER.h5",
                              help="a saved teacher, or the logits of any teacher for every image")
+        command.add_argument("--teacher-epochs", type=positive, metavar="N",
+                             help=f"length of the training of a teacher here (default {EPOCHS})")
         command.add_argument("--preset", metavar="NAME",
                              help="all settings but the teacher of an experiment of the paper, "
                              f"{' or '.join(PRESETS)}; options beside it replace its own")
@@ -96,13 +151,16 @@ def _parser():
     )
     sweep.add_argument("spec", type=pathlib.Path, metavar="SPEC.toml",
                        help="what to run; see tutorials/protocol.md")
-    sweep.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"),
+    sweep.add_argument("--out", type=output_folder, default="results", metavar="FOLDER",
                        help="folder for the runs, and for SPEC.jsonl (default results)")
     sweep.add_argument("--workers", type=int, default=cores,
                        help="processes (default: one per core)")
     sweep.add_argument("--scheduler", metavar="ADDRESS",
                        help="use the workers of this dask.distributed scheduler instead")
     sweep.set_defaults(run=_sweep)
+
+    for command in (compare, single, sweep):
+        command.add_argument("--quiet", action="store_true", help="show no progress")
 
     report = commands.add_parser(
         "report", help="make tables and figures from the lines of finished sweeps"
@@ -141,13 +199,14 @@ def _parser():
 
 def _add_option(command, field):
     """An option of the command line for a field of `Config`; absent unless it is given."""
+    default = FROM_DATA.get(field.name, field.default)
     options = {"default": argparse.SUPPRESS, "help": field.metadata["help"]}
     if field.type is bool:
         options["action"] = argparse.BooleanOptionalAction
     else:
         options |= {"type": field.type, "metavar": METAVARS[field.type]}
-    if field.default is not None:
-        options["help"] += f" (default {field.default})"
+    if default is not None:
+        options["help"] += f" (default {default})"
     command.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
@@ -176,32 +235,47 @@ def _print_settings(title, names, config):
 
 
 def _compare(args):
-    from .data.glyphs import SETS
     from .run.comparison import compare
+    from .run.sweep import LADDER, spec_variants
 
-    size = SETS[args.data].size if args.data in SETS else Config.size
-    methods = args.methods and args.methods.split(",")
-    config = _config(args, size=size)
+    names = args.methods.split(",") if args.methods else list(LADDER)
+    variants = spec_variants({"variants": names})
+    _check_teacher(args, {variant["method"] for variant in variants.values()})
+    if args.data in SETS:
+        size = SETS[args.data].size
+    else:
+        size = _image_size(given_file(args.data, "the first argument", "data"))
     table = compare(
-        args.data, config, args.out, args.seeds, args.teacher, args.workers, methods
+        args.data, _config(args, size=size), args.out, args.seeds, args.teacher, args.workers,
+        args.methods and names, args.teacher_epochs or EPOCHS, not args.quiet,
     )
     print(table)
     place = printable(args.out.resolve())
     print(f"Logs, checkpoints, curves.png and samples.png are in {place}")
 
 
+def _image_size(path):
+    with open_paired(path) as data:
+        return data.image_size
+
+
 def _sweep(args):
     from .run.sweep import read_spec, sweep
 
-    name = args.spec.stem
+    name = given_file(args.spec, "the first argument", "spec").stem
     lines = args.out / f"{name}.jsonl"
-    sweep(read_spec(args.spec), args.out / name, lines, args.workers, args.scheduler)
+    sweep(
+        read_spec(args.spec), args.out / name, lines, args.workers, args.scheduler,
+        progress=not args.quiet,
+    )
     print(printable(f"{lines}: every run of {args.spec} has its line"))
 
 
 def _report(args):
     from .run.report import report
 
+    if not args.folder.is_dir():
+        raise NotADirectoryError(f"the first argument is no folder: {args.folder}")
     print(*map(printable, report(args.folder).split("\n")), sep="\n")
 
 
@@ -209,10 +283,15 @@ def _train(args):
     from .run import plots
 
     prepare_process()
-    config = _config(args)
+    given_file(args.data, "the first argument", "data")
     with open_paired(args.data) as data:
+        config = _config(args, size=data.image_size)
+        _check_teacher(args, {config.method})
+        check_run(data, config)                                # before a teacher is trained
         teacher = _teacher(args, data, config.seed) if config.method == "ckd" else None
-        run = train(data, config, args.out, teacher, processes=args.processes)
+        run = train(
+            data, config, args.out, teacher, processes=args.processes, progress=not args.quiet
+        )
     plots.learning_curves(args.out / "curves.png", {config.method: [run.history]})
     accuracies = [row["accuracy_test"] for row in run.history]
     print(f"{config.method}: final {accuracies[-1]:.1%}, best epoch {max(accuracies):.1%}; "
@@ -222,10 +301,33 @@ def _train(args):
 def _estimate(args):
     from .run.estimate import SHAPES, estimate
 
-    config = _config(args)
-    shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
+    source = args.data
+    if source:
+        size = _image_size(given_file(source, "the first argument", "data"))
+        config = _config(args, size=size)
+    else:
+        config = _config(args)
+        shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
+        source = dataclasses.replace(shape, image_size=config.size)
+    _check_teacher(args, {config.method})
     print("timing a few steps, which can take minutes for a large network", file=sys.stderr)
-    print(estimate(args.data or shape, config, args.teacher, args.processes))
+    print(estimate(
+        source, config, args.teacher, args.processes, args.teacher_epochs or EPOCHS
+    ))
+
+
+def _check_teacher(args, methods):
+    """Refuse what is said of a teacher where it would change nothing."""
+    for name in ("teacher", "teacher_epochs"):
+        if getattr(args, name) and "ckd" not in methods:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for ckd, which learns from a teacher, "
+                f"got the methods {', '.join(sorted(methods))}; leave it out"
+            )
+    if args.teacher and args.teacher_epochs:
+        raise ValueError("--teacher-epochs is for a teacher trained here; leave --teacher out")
+    if args.teacher:
+        given_file(args.teacher, "--teacher", "teacher", "logits")
 
 
 def _teacher(args, data, seed):
@@ -233,11 +335,17 @@ def _teacher(args, data, seed):
     if args.teacher:
         return load_teacher(args.teacher, data)
     args.out.mkdir(parents=True, exist_ok=True)
-    return kept_teacher(args.out / "teacher.h5", data, seed)
+    with ctrl_c() as stop:
+        return kept_teacher(
+            args.out / "teacher.h5", data, seed, args.teacher_epochs or EPOCHS,
+            progress=not args.quiet, stop=stop,
+        )
 
 
 def _evaluate(args):
     prepare_process()
+    given_file(args.data, "the first argument", "data")
+    given_file(args.checkpoint, "the second argument", "checkpoint")
     run, config, classes, _ = load_checkpoint(args.checkpoint)
     with open_paired(args.data) as data:
         _check_classes(args.checkpoint, classes, data)
@@ -273,14 +381,17 @@ def _energy(run, config, K, frames):
 
 
 def _tsne(args):
-    from .data.glyphs import SETS
     from .run.sweep import Job
     from .run.tsne import tsne
 
     prepare_process()
-    if args.out.suffix != ".png":                              # never replace another file
-        raise ValueError(f"expected a name that ends in .png for the picture, got {args.out}")
-    found = [load_checkpoint(folder / "checkpoint.h5") for folder in args.runs]
+    _check_picture(args.out)
+    if args.data not in SETS:
+        given_file(args.data, "the first argument", "data")
+    found = [
+        load_checkpoint(given_file(folder / "checkpoint.h5", "that of a run", "checkpoint"))
+        for folder in args.runs
+    ]
     configs = [config for _, config, _, _ in found]
     if args.data in SETS and len({(config.seed, config.size) for config in configs}) > 1:
         raise ValueError(f"expected runs of one seed and size, which have {args.data} in common")
@@ -293,13 +404,20 @@ def _tsne(args):
     print(f"The features are drawn in {args.out.resolve()}")
 
 
+def _check_picture(path):
+    if path.suffix != ".png":                                  # never replace another file
+        raise ValueError(f"expected a name that ends in .png for the picture, got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"expected the picture in a folder that exists, got {path}")
+
+
 def _info(args):
     from .data.info import describe, measure_recordings
     from .run import plots
 
     sheet = args.out or pathlib.Path(args.data.stem + ".png")
-    if sheet.suffix != ".png":                                 # never replace the data file
-        raise ValueError(f"expected a name that ends in .png for the picture, got {sheet}")
+    _check_picture(sheet)
+    given_file(args.data, "the first argument", "data")
     with open_paired(args.data) as data:
         print(describe(data, measure_recordings(data)))
         plots.contact_sheet(sheet, data)

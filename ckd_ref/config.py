@@ -111,7 +111,7 @@ class Config:
     )
     width: float = _option(0.125, "scales the channels of the network")
     T: int = _option(6, "time steps")
-    size: int = _option(48, "rows and columns of the frames; compare: 32 for the digits")
+    size: int = _option(48, "rows and columns of the frames, those of the images")
     per_step: bool = _option(False, "batch-norm statistics per time step, as in the baseline")
     tau: float = _option(0.5, "leak factor of the neurons")
     v_th: float = _option(1.0, "their threshold")

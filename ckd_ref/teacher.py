@@ -1,5 +1,6 @@
 """The small teacher: a trained network as a function of images, and its training."""
 
+import copy
 import dataclasses
 
 import autograd.numpy as np
@@ -9,8 +10,12 @@ from .batches import random_crop
 from .color import rgb_to_hsv
 from .losses import cross_entropy
 from .models import Teacher, update_state
-from .nn import adamw, init_moments
+from .nn import adamw
 from .schedules import learning_rate
+from .training import TrainState
+
+EPOCHS = 8
+"""Length of the small teacher's training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,7 @@ class TrainedTeacher:
         return np.concatenate(parts)
 
 
-def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, watch=None):
+def train_teacher(data, seed=0, epochs=EPOCHS, batch=32, rate=5e-3, padding=4, watch=None):
     """Train the small teacher on the images of the pools `teacher` and `static`.
 
     Parameters
@@ -53,22 +58,76 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, watch=
     -------
     teacher : TrainedTeacher
     """
-    rng = np.random.default_rng([seed, 1])                     # apart from the student's draws
+    net, run = untrained_teacher(data, seed)
+    total = epochs * batches_of_teacher(data, batch)
+    losses = teacher_epochs(net, run, data, epochs, batch, rate, padding)
+    loss = None
+    for step in range(total):
+        if watch:
+            watch(step, total, loss)
+        loss = next(losses)
+    return TrainedTeacher(net, run.params, run.state)
+
+
+def untrained_teacher(data, seed=0):
+    """The network of the small teacher for the images of the data, and its state before training.
+
+    Returns
+    -------
+    net : Teacher
+    run : TrainState
+
+    Raises
+    ------
+    ValueError
+        Images that are too small for its layers.
+    """
     net = Teacher(len(data.classes), data.image_size)
-    params, state = net.init(rng)
-    moments = init_moments(params)
+    least = 2 ** len(net.channels)
+    if net.size < least:
+        raise ValueError(
+            f"expected images of at least {least} x {least} pixels for the small teacher, got "
+            f"{net.size} x {net.size}; give another teacher"
+        )
+    return net, TrainState.start(net, [seed, 1])               # apart from the student's draws
+
+
+def batches_of_teacher(data, batch=32):
+    """Batches in an epoch of the small teacher's training."""
+    pool = len(data.images_in("teacher")) + len(data.images_in("static"))
+    return max(pool // batch, 1)
+
+
+def teacher_epochs(net, run, data, epochs=EPOCHS, batch=32, rate=5e-3, padding=4):
+    """A whole training of the small teacher, or the rest of one: yield the loss of every batch.
+
+    After the last batch of an epoch, ``run.history`` has a new row and ``run.rows`` is empty.
+    `run` may be saved between any two batches and resumed from there: its generator is that of
+    the beginning of the epoch, and what the batches before have drawn is drawn again.
+
+    Parameters
+    ----------
+    net, run
+        See `untrained_teacher`.
+    data, epochs, batch, rate, padding
+        As for `train_teacher`.
+
+    Yields
+    ------
+    loss : float
+    """
     pool = np.concatenate([data.images_in("teacher"), data.images_in("static")])
     hsv, label = rgb_to_hsv(data.images(pool)), data.image_label[pool]  # (N, size, size, 3), (N,)
-    batches = max(len(pool) // batch, 1)
-    value = None
-    for epoch in range(epochs):
+    batches = batches_of_teacher(data, batch)
+    for epoch in range(run.epoch, epochs):
+        rng = copy.deepcopy(run.rng)
         order = rng.permutation(len(pool))
+        now = learning_rate(epoch, epochs, rate, warmup_epochs=1)
         for index in range(batches):
-            step = epoch * batches + index
-            if watch:
-                watch(step, epochs * batches, value)
             chosen = order[index * batch:(index + 1) * batch]
             images = random_crop(hsv[None, chosen], padding, rng)[0]
+            if index < len(run.rows):                          # trained on before it was saved
+                continue
             statistics = {}
 
             def loss(params):
@@ -77,8 +136,15 @@ def train_teacher(data, seed=0, epochs=8, batch=32, rate=5e-3, padding=4, watch=
                 losses = cross_entropy(logits, label[chosen])
                 return np.sum(losses) * (1 / len(chosen))
 
-            value, grads = value_and_grad(loss)(params)
-            now = learning_rate(epoch, epochs, rate, warmup_epochs=1)
-            params, moments = adamw(params, grads, moments, step + 1, now)
-            state = update_state(state, statistics)
-    return TrainedTeacher(net, params, state)
+            value, grads = value_and_grad(loss)(run.params)
+            step = epoch * batches + index + 1
+            run.params, run.moments = adamw(run.params, grads, run.moments, step, now)
+            run.state = update_state(run.state, statistics)
+            run.rows.append({"loss": float(value)})
+            if index < batches - 1:
+                yield run.rows[-1]["loss"]
+        mean = sum(row["loss"] for row in run.rows) / batches
+        last = run.rows[-1]["loss"]
+        run.history.append({"epoch": epoch, "rate": now, "loss": mean})
+        run.rng, run.epoch, run.rows = rng, epoch + 1, []
+        yield last

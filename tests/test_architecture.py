@@ -136,7 +136,7 @@ def defined_in(name):
 
 INTERNAL = {
     "check_sensor_size", "reset_grad", "layer", "preactivation", "streams", "batch_loss",
-    "distillation", "check_finite", "event_loss", "weight_of_epoch",
+    "distillation", "check_finite", "event_loss", "weight_of_epoch", "batches_of_teacher",
 }
 """Steps of a public function that its file shows but nobody needs to call."""
 

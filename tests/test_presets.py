@@ -88,6 +88,7 @@ def configured(monkeypatch, glyph_file, tmp_path):
         seen.append(config)
         raise ValueError("seen")
 
+    monkeypatch.setattr(command_line, "check_run", lambda *_: None)
     monkeypatch.setattr(command_line, "train", see)
     monkeypatch.setattr(comparison, "compare", see)
     monkeypatch.setattr(estimation, "estimate", see)
@@ -118,13 +119,13 @@ def test_options_beside_a_preset_replace_its_own(command, configured, capsys):
 
 @pytest.mark.parametrize("command", ["train", "compare", "estimate"])
 def test_without_a_preset_nothing_has_changed(command, configured, capsys):
-    expected = Config(size=32) if command == "compare" else Config()
+    expected = Config(size=32) if command == "compare" else Config(size=16)
     assert configured(command) == expected and not capsys.readouterr().out
     assert configured(command, "--size", "40", "--no-flip") == Config(size=40)
 
 
-def test_an_unknown_preset_ends_in_one_line(capsys):
-    assert main(["train", "data.h5", "--preset", "paper-nmnist"]) == 2
+def test_an_unknown_preset_ends_in_one_line(glyph_file, capsys):
+    assert main(["train", str(glyph_file), "--preset", "paper-nmnist"]) == 2
     error = capsys.readouterr().err
     assert error == (
         "ckd_ref: expected a preset among paper-ncaltech101, paper-cepdvs, got 'paper-nmnist'\n"

@@ -93,9 +93,10 @@ def test_a_finished_run_is_not_trained_again(glyph_data, random_logits, tmp_path
 
 
 def test_checkpoint_of_another_configuration_is_refused(glyph_data, random_logits, tmp_path):
+    """Options that differ are shown with both values."""
     fit(glyph_data, random_logits, folder=tmp_path, epochs=1)
-    with pytest.raises(FormatError, match="another rate"):
-        fit(glyph_data, random_logits, folder=tmp_path, epochs=1, rate=1e-3)
+    with pytest.raises(FormatError, match=r"a run with rate 0.005 \(now 0.001\), another teacher;"):
+        fit(glyph_data, random_logits + 1, folder=tmp_path, epochs=1, rate=1e-3)
 
 
 # What is refused

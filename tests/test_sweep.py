@@ -168,9 +168,14 @@ def test_an_unusable_spec_is_refused_in_one_line(tmp_path, wrong, match, capsys)
 # Lines
 
 
-def test_a_line_says_what_was_run_and_what_came_out(spec, tmp_path):
-    ckd = read_spec(spec)[1]
-    line = json.loads(json.dumps(run_job(ckd, tmp_path)))
+def test_a_line_says_what_was_run_and_what_came_out(spec, tmp_path, capsys):
+    ckd = dataclasses.replace(read_spec(spec)[1], teacher_epochs=2)
+    line = json.loads(json.dumps(run_job(ckd, tmp_path, position=0)))
+    assert [text.split(",")[0] for text in capsys.readouterr().err.splitlines()] == [
+        "glyphs-teacher-seed3: epoch 1 of 2", "glyphs-teacher-seed3: epoch 2 of 2",
+        "glyphs-ckd-seed3: epoch 1 of 1",
+    ]
+    assert (tmp_path / "glyphs-teacher-seed3-epochs2.h5").exists()
     log = (tmp_path / ckd.name / "log.jsonl").read_text().splitlines()
     assert line["accuracy"] == [json.loads(row)["accuracy_test"] for row in log]
     assert line["config"] == dataclasses.asdict(ckd.config) and line["seed"] == 3
@@ -233,10 +238,46 @@ def test_without_a_file_of_lines_finished_runs_are_read_from_folders(jobs, tmp_p
 
 
 def test_a_failing_run_costs_no_finished_line(jobs, tmp_path):
-    bad = dataclasses.replace(jobs[1], path=str(tmp_path / "missing.h5"))
-    with pytest.raises(FileNotFoundError, match="missing.h5"):
+    config = dataclasses.replace(jobs[1].config, rate=1e30, warmup=0)
+    bad = dataclasses.replace(jobs[1], config=config)
+    with pytest.raises(FloatingPointError, match="epoch 0"):
         sweep([jobs[0], bad], tmp_path / "runs", tmp_path / "lines.jsonl")
     assert [line["seed"] for line in read_lines(tmp_path / "lines.jsonl")] == [0]
+
+
+@pytest.mark.parametrize("wrong, match", [
+    ({"path": "missing.h5"}, "missing.h5"),
+    ({"size": 32}, "expected size 16, that of the images"),
+    ({"T": 10**9}, "of memory"),
+    ({"path": "digits", "T": 10**9}, "of memory"),
+    ({"method": "ckd", "teacher": "none.h5"}, "none.h5"),
+])
+def test_a_job_that_cannot_run_is_refused_before_the_first_one_runs(
+    jobs, tmp_path, monkeypatch, wrong, match
+):
+    monkeypatch.setattr(module, "run_job", None)               # nothing is run
+    own = {name: wrong[name] for name in ("path", "teacher") if name in wrong}
+    options = {name: value for name, value in wrong.items() if name not in own}
+    config = dataclasses.replace(jobs[1].config, **options)
+    bad = dataclasses.replace(jobs[1], config=config, **own)
+    with pytest.raises((OSError, ValueError), match=match):
+        sweep([jobs[0], bad], tmp_path / "runs", tmp_path / "lines.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_terminal_every_run_of_a_sweep_has_a_line(
+    jobs, tmp_path, in_process, capsys, monkeypatch
+):
+    def line(job, *_):
+        return {"data": job.data, "variant": job.variant, "seed": job.config.seed,
+                "config": dataclasses.asdict(job.config)}
+
+    monkeypatch.setattr(module, "run_job", line)
+    lines = tmp_path / "lines.jsonl"
+    sweep(jobs[:1], tmp_path / "runs", lines, progress=False)
+    assert capsys.readouterr().err == ""
+    sweep(jobs, tmp_path / "runs", lines)
+    assert capsys.readouterr().err == "sweep: 2 of 3 runs\nsweep: 3 of 3 runs\n"
 
 
 def test_a_torn_last_line_is_repeated_and_a_damaged_one_is_named(jobs, tmp_path, in_process):
@@ -267,7 +308,10 @@ def test_compare_takes_methods_by_name(glyph_file, tmp_path, capsys, monkeypatch
     shown = []
     argv = ["compare", str(glyph_file), "--out", str(tmp_path), *FLAGS, "--epochs", "1"]
     assert main([*argv, "--methods", "nda,tks"]) == 0, "no teacher is needed"
-    table = capsys.readouterr().out
+    table, progress = capsys.readouterr()
+    assert [line.split(",")[0] for line in progress.splitlines()] == [
+        f"{glyph_file.stem}-{method}-seed0: epoch 1 of 1" for method in ("nda", "tks")
+    ], "without a terminal, a line per epoch of each run"
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
     assert rows == ["| variant", "| nda", "| tks"]
     assert "tks - nda: " in table and "nda - " not in table.replace("tks - nda", "")

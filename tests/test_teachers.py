@@ -1,5 +1,7 @@
 """Teachers: the small one learns; logits as files are matched by name or refused."""
 
+import contextlib
+
 import h5py
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from ckd_ref.config import Config
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.models import Teacher
+from ckd_ref.run import teachers
+from ckd_ref.run.checkpoint import load_checkpoint
 from ckd_ref.run.teachers import (
     check_logits,
+    kept_teacher,
     lesson,
     load_logits,
     load_teacher,
@@ -216,6 +221,113 @@ def test_teacher_learns_what_colours_show(tmp_path, rng):
         test = data.images_in("test")
         assert np.mean(logits[test].argmax(1) == data.image_label[test]) > 0.9
     assert logits.dtype == np.float32 and logits.tobytes() == again.tobytes()
+
+
+# A teacher that is kept
+
+
+@pytest.fixture(scope="module")
+def pool_file(tmp_path_factory):
+    """Images of noise, 70 of them to learn from: two batches of 32 in an epoch."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("pool") / "noise.h5"
+    with PairedWriter(path, ("a", "b"), (16, 16), 16) as writer:
+        for k in range(70):
+            pixels = rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+            writer.add_image(pixels, k % 2, k, "static")
+        writer.add_recording(np.zeros(1, EVENT_DTYPE), 0, 0, "train")
+    return path
+
+
+@pytest.fixture
+def pool_data(pool_file):
+    with open_paired(pool_file) as data:
+        yield data
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pool_file, tmp_path_factory):
+    """The bytes of the teacher of two epochs, four batches."""
+    folder = tmp_path_factory.mktemp("teacher")
+    with open_paired(pool_file) as data:
+        kept_teacher(folder / "t.h5", data, epochs=2, progress=False)
+    return (folder / "t-epochs2.h5").read_bytes()
+
+
+def interrupted(data, path, batches, error=None):
+    """Train a teacher of two epochs for some batches: stopped, or killed by an error."""
+    asked = iter(range(batches + 1))
+
+    def stop():
+        if next(asked) < batches:
+            return False
+        if error:
+            raise error
+        return True
+
+    with pytest.raises(type(error) if error else KeyboardInterrupt) as raised:
+        kept_teacher(path, data, epochs=2, progress=False, stop=stop)
+    return str(raised.value)
+
+
+def test_a_stopped_teacher_resumes_to_the_bytes_of_an_uninterrupted_one(
+    pool_data, uninterrupted, tmp_path
+):
+    told = interrupted(pool_data, tmp_path / "t.h5", 1)
+    assert told == "stopped in epoch 0 of the teacher before batch 1"
+    net, _ = teacher.untrained_teacher(pool_data)
+    run = load_checkpoint(tmp_path / "t-epochs2.partial.h5", net).run
+    assert (run.epoch, len(run.rows)) == (0, 1), "no batch is lost"
+    kept_teacher(tmp_path / "t.h5", pool_data, epochs=2, progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["t-epochs2.h5"]
+    assert (tmp_path / "t-epochs2.h5").read_bytes() == uninterrupted
+
+
+def test_a_killed_teacher_resumes_from_its_last_epoch(pool_data, uninterrupted, tmp_path):
+    interrupted(pool_data, tmp_path / "t.h5", 3, MemoryError())
+    seen = []
+    kept_teacher(tmp_path / "t.h5", pool_data, epochs=2, progress=False,
+                 stop=lambda: seen.append(1))
+    assert len(seen) == 2 and (tmp_path / "t-epochs2.h5").read_bytes() == uninterrupted
+
+
+def test_a_teacher_that_forgot_its_batches_would_show(
+    pool_data, uninterrupted, tmp_path, monkeypatch
+):
+    interrupted(pool_data, tmp_path / "t.h5", 3)
+    net, _ = teacher.untrained_teacher(pool_data)
+    found = load_checkpoint(tmp_path / "t-epochs2.partial.h5", net)
+    found.run.rows.clear()
+    monkeypatch.setattr(teachers, "load_latest", lambda *_: found)
+    kept_teacher(tmp_path / "t.h5", pool_data, epochs=2, progress=False)
+    assert (tmp_path / "t-epochs2.h5").read_bytes() != uninterrupted
+
+
+def test_a_teacher_goes_on_with_its_own_data_alone(pool_data, glyph_data, tmp_path):
+    interrupted(pool_data, tmp_path / "t.h5", 1)
+    with pytest.raises(FormatError, match="t-epochs2.partial.h5"):
+        kept_teacher(tmp_path / "t.h5", glyph_data, epochs=2, progress=False)
+
+
+def test_a_kept_teacher_is_found_again_and_another_length_is_another(
+    pool_data, uninterrupted, tmp_path, monkeypatch
+):
+    (tmp_path / "t.h5").write_bytes(uninterrupted)
+    trained = []
+    monkeypatch.setattr(teachers, "_train_teacher", lambda path, *_: trained.append(path.name))
+    images = pool_data.images([0, 1])
+    said = kept_teacher(tmp_path / "t.h5", pool_data)(images)
+    assert said.shape == (2, 2) and trained == []
+    with contextlib.suppress(OSError):
+        kept_teacher(tmp_path / "t.h5", pool_data, epochs=3)
+    assert trained == ["t-epochs3.h5"]
+
+
+def test_images_too_small_for_the_teacher_are_refused(monkeypatch):
+    monkeypatch.setattr(Pictures, "image_size", 15)
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels for the small teacher, got 15"):
+        train_teacher(Pictures())
+    with pytest.raises(ValueError, match="epochs of the teacher >= 1, got 0"):
+        teachers._train_teacher("t.h5", Pictures(), 0, 0, {}, None)
 
 
 # What the teacher's training draws, passes and counts

@@ -145,6 +145,20 @@ def load_latest(path, net=None):
         return found
 
 
+def check_same(found, config, inputs, place):
+    """Refuse to resume a checkpoint of another configuration or other inputs, with both values."""
+    differ = []
+    for field in dataclasses.fields(Config):
+        saved, asked = (getattr(of, field.name) for of in (found.config, config))
+        if saved != asked:
+            differ.append(f"{field.name} {saved} (now {asked})")
+    for name in inputs | found.inputs:
+        if found.inputs.get(name) != inputs.get(name):
+            differ.append(f"another {name}")
+    if differ:
+        raise FormatError(f"{place} holds a run with {', '.join(differ)}; name another folder")
+
+
 def _previous(path):
     return pathlib.Path(path).with_suffix(".previous.h5")
 

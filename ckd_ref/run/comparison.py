@@ -5,13 +5,18 @@ import pathlib
 
 from ..data import glyphs
 from ..data.files import atomic_write
+from ..teacher import EPOCHS
 from . import plots
 from .report import variants_table
 from .session import read_rows
 from .sweep import LADDER, Job, spec_variants, sweep
 
+MOST_SEEDS = 10_000
+"""Far more, a slip of the finger, would fill the memory with jobs."""
 
-def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None):
+
+def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None,
+            teacher_epochs=EPOCHS, progress=True):
     """Train every variant of the ladder with the same data, draws and updates, once per seed.
 
     Runs go side by side in processes of one BLAS thread each, so their results are bit-identical
@@ -35,6 +40,10 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None
         Number of processes.
     methods : list of str, optional
         Names from `VARIANTS` to compare in place of the ladder, all with the first.
+    teacher_epochs : int
+        Length of the training of a teacher here.
+    progress : bool
+        Show a progress bar for every run; where there is no terminal, write a line per epoch.
 
     Returns
     -------
@@ -46,8 +55,8 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None
     KeyboardInterrupt
         As `sweep`.
     """
-    if seeds < 1:
-        raise ValueError(f"expected at least one seed, got {seeds}")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"expected 1 ... {MOST_SEEDS} seeds, got {seeds}")
     variants = spec_variants({"variants": list(methods or LADDER)})
     folder, path = pathlib.Path(folder), str(data)
     label = path if path in glyphs.SETS else pathlib.Path(path).stem
@@ -55,8 +64,9 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None
     for seed in range(config.seed, config.seed + seeds):
         for variant, own in variants.items():
             chosen = dataclasses.replace(config, seed=seed, **own)
-            jobs.append(Job(label, path, variant, chosen, teacher and str(teacher)))
-    lines = sweep(jobs, folder, workers=workers, bars=True)
+            given = teacher and str(teacher)
+            jobs.append(Job(label, path, variant, chosen, given, teacher_epochs))
+    lines = sweep(jobs, folder, workers=workers, bars=True, progress=progress)
     with jobs[0].open() as first:
         plots.samples(folder / "samples.png", first, config.T, config.size)
     text = variants_table(lines, methods and methods[0])

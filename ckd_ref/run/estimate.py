@@ -21,10 +21,11 @@ except ImportError:                                            # Windows
 from ..batches import BatchSampler, first_of_class
 from ..data.paired import open_paired
 from ..models import Teacher
-from ..teacher import TrainedTeacher, train_teacher
+from ..teacher import EPOCHS, TrainedTeacher, train_teacher
 from ..training import TrainState, epochs
 from . import parallel
 from .checkpoint import save_checkpoint
+from .preflight import check_fit, check_memory
 from .process_group import ProcessGroup, prepare_process
 from .teachers import load_teacher
 
@@ -52,6 +53,8 @@ class Shape:
     train: int
     test: int
     image_size: int = 48
+
+    path = "random data"
 
     @property
     def classes(self):
@@ -106,7 +109,7 @@ class Measured:
     work: float
 
 
-def estimate(source, config, teacher=None, processes=1):
+def estimate(source, config, teacher=None, processes=1, teacher_epochs=EPOCHS):
     """How long `train` would take here, and how much memory, in a table.
 
     Steps with small batches are timed, in processes of their own; time and memory grow linearly
@@ -121,6 +124,8 @@ def estimate(source, config, teacher=None, processes=1):
         As for the command line. Without it, `ckd` has the training of the small teacher as well.
     processes : {1, 2}
         As for `train`.
+    teacher_epochs : int
+        Length of the training of the small teacher.
 
     Returns
     -------
@@ -133,13 +138,15 @@ def estimate(source, config, teacher=None, processes=1):
     ChildProcessError
         A process was killed, perhaps for want of memory.
     """
+    sizes = sorted({min(size, config.batch) for size in SIZES})
     with _opened(source) as data:
-        _pools(config, data)                                   # refuse too small ones at once
+        check_fit(data, config)
+        check_memory(dataclasses.replace(config, batch=sizes[-1]), len(data.classes))
     rows, memory = [], {}
     if config.method == "ckd" and not teacher:
         count, seconds, memory["the teacher"] = _apart(measure_teacher, source, config)
+        count = count * teacher_epochs // EPOCHS
         rows.append(("training steps of the teacher", count, seconds))
-    sizes = sorted({min(size, config.batch) for size in SIZES})
     measured = {
         size: _apart(measure, source, dataclasses.replace(config, batch=size), teacher, processes)
         for size in sizes

@@ -1,7 +1,6 @@
 """A training run in a folder: locked, saved after every epoch, resumed, stopped by Ctrl-C."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 import pathlib
@@ -15,13 +14,15 @@ from ..data.files import atomic_write, locked, remove_leftovers
 from ..events import FormatError
 from ..training import TrainState, epochs
 from . import parallel
-from .checkpoint import load_latest, save_checkpoint
+from .checkpoint import check_same, load_latest, save_checkpoint
+from .preflight import check_run
 from .process_group import ProcessGroup
+from .progress import Progress
 from .teachers import lesson
 
 
 def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_position=0,
-          stop=None, processes=1):
+          stop=None, processes=1, label=None):
     """Train a student, or resume a run that was interrupted.
 
     Parameters
@@ -38,7 +39,8 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
         Any network with ``init(rng)`` and ``apply(params, frames, stream, state=None)`` as those
         of `VGGSNN`; its parameters include ``theta``, (T,). Default: the configuration's.
     progress : bool
-        Show a progress bar with the parts of the loss.
+        Show a progress bar with the parts of the loss; where there is no terminal, write a line
+        per epoch.
     bar_position : int
         Its line on the screen, for runs side by side.
     stop : function, optional
@@ -46,6 +48,8 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
         Ctrl-C was pressed, if there is a folder to save to.
     processes : {1, 2}
         With 2, each stream has a process of its own; the results are bit-identical.
+    label : str, optional
+        What the progress calls the run. Default: its method.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
     ------
     ValueError
         A path in place of open data, no `Config`, no teacher for `ckd`, or one whose logits do
-        not fit the images.
+        not fit the images; or what `check_run` refuses.
     FormatError
         A checkpoint of another configuration, network, data set or teacher, or a damaged one
         without a predecessor.
@@ -76,15 +80,17 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
             f"{type(data).__name__} and {type(config).__name__}; call it as "
             'with open_paired("FILE.h5") as data: train(data, Config(), ...)'
         )
+    if net is None:
+        check_run(data, config)
+    bar = {"label": label or config.method, "shown": progress, "position": bar_position}
     with ProcessGroup(processes) as group:             # before the lock, which helpers would share
         if not folder:
-            return _train(data, config, None, teacher, net, progress, bar_position,
-                          stop or (lambda: False), group)
+            return _train(data, config, None, teacher, net, bar, stop or (lambda: False), group)
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder), contextlib.nullcontext(stop) if stop else ctrl_c() as stop:
             remove_leftovers(folder)
-            return _train(data, config, folder, teacher, net, progress, bar_position, stop, group)
+            return _train(data, config, folder, teacher, net, bar, stop, group)
 
 
 @contextlib.contextmanager
@@ -106,9 +112,7 @@ def ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
-def _train(data, config, folder, teacher, net, progress, bar_position, stop, group):
-    from tqdm import tqdm
-
+def _train(data, config, folder, teacher, net, bar, stop, group):
     inputs = {"data set": data.digest()}
     if net is not None:
         inputs["network"] = repr(net)
@@ -142,19 +146,21 @@ def _train(data, config, folder, teacher, net, progress, bar_position, stop, gro
                  "classify": functools.partial(parallel.classify, group)}
     batches = epochs(net, run, sampler, test_frames, test_labels, config, **twins)
     start = time.perf_counter()
-    with tqdm(total=config.epochs * config.batches, desc=config.method, disable=not progress,
-              initial=run.epoch * config.batches + len(run.rows), position=bar_position,
-              leave=None, unit="batch") as bar:
+    done = run.epoch * config.batches + len(run.rows)
+    with Progress(total=config.epochs * config.batches, initial=done, **bar) as shown:
         while run.epoch < config.epochs:
             epoch = run.epoch
             if stop():
                 save(epoch)
                 raise KeyboardInterrupt(f"stopped in epoch {epoch} before batch {len(run.rows)}")
-            row = next(batches)
-            bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
-            bar.update()
+            shown.step(**next(batches))
             if run.epoch > epoch:
                 save(epoch)
+                row = run.history[-1]
+                shown.note(
+                    f"epoch {run.epoch} of {config.epochs}, loss {row['loss']:.3f}, "
+                    f"test accuracy {row['accuracy_test']:.1%}"
+                )
                 start = time.perf_counter()
     return run
 
@@ -164,14 +170,7 @@ def _resume(folder, config, inputs, net):
     found = folder and load_latest(folder / "checkpoint.h5", net)
     if not found:
         return None
-    names = [field.name for field in dataclasses.fields(Config)]
-    differ = [name for name in names if getattr(found.config, name) != getattr(config, name)]
-    digests = inputs | found.inputs
-    differ += [name for name in digests if found.inputs.get(name) != inputs.get(name)]
-    if differ:
-        raise FormatError(
-            f"{folder} holds a run with another {', '.join(differ)}; name another folder"
-        )
+    check_same(found, config, inputs, folder)
     return found.run
 
 

@@ -16,13 +16,17 @@ import tomllib
 from importlib import metadata
 
 import numpy as np
+from tqdm import tqdm
 
 from ..config import Config
 from ..data import glyphs
 from ..data.files import locked, remove_leftovers
 from ..data.paired import IMAGE_SPLITS, open_paired
 from ..events import FormatError
+from ..teacher import EPOCHS, untrained_teacher
+from .preflight import check_memory, check_run
 from .process_group import prepare_process
+from .progress import Progress
 from .session import seconds_of, train, write_rows
 from .teachers import kept_teacher, load_teacher, logits_of
 
@@ -75,6 +79,8 @@ class Job:
     config : Config
     teacher : str, optional
         File of a teacher or of logits, in place of a teacher trained here, one for each seed.
+    teacher_epochs : int
+        Length of the training of a teacher here.
     """
 
     data: str
@@ -82,6 +88,7 @@ class Job:
     variant: str
     config: Config
     teacher: str = None
+    teacher_epochs: int = EPOCHS
 
     @property
     def name(self):
@@ -169,8 +176,11 @@ def spec_cells(spec):
     ]
 
 
-def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False):
+def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False, progress=True):
     """Run what has no line yet, and append a line for each run that finishes.
+
+    Before the first run begins, every job is checked; see `check_jobs`. A scheduler's workers may
+    have more memory, and check their own.
 
     A line stands for its run: data, variant and configuration are compared, not the contents of
     the data file or the teacher. A run whose line is deleted is run again.
@@ -190,6 +200,8 @@ def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False):
         They must have `ckd_ref`, see the same folders, and have one thread each.
     bars : bool
         Whether every run shows its progress, instead of the sweep.
+    progress : bool
+        Whether anything shows its progress.
 
     Returns
     -------
@@ -199,23 +211,32 @@ def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False):
     ------
     ValueError, FormatError, BlockingIOError, FloatingPointError
         As `train`. The others stop after their batch; what has finished has its line.
+    OSError
+        A file that is missing or unreadable.
     ChildProcessError
         A process was killed.
     KeyboardInterrupt
         Stopped; every run is saved.
     """
     folder = pathlib.Path(folder)
+    if not scheduler:
+        done = {key(line) for line in read_lines(lines)}
+        check_jobs([job for job in jobs if key(job) not in done])
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         remove_leftovers(folder)
-        finished = read_lines(lines) if lines else []
+        finished = read_lines(lines)
         done = {key(line): line for line in finished}
         waiting = [job for job in jobs if key(job) not in done]
-        with _executor(workers, scheduler) as pool, _progress(len(waiting), bars) as bar:
-            variants = list(dict.fromkeys(job.variant for job in jobs))
+        variants = list(dict.fromkeys(job.variant for job in jobs))
+        bar = Progress(
+            "sweep", len(jobs), "run", progress and not bars, len(jobs) - len(waiting), smoothing=0
+        )
+        with _executor(workers, scheduler) as pool, bar:
             futures = [
                 pool.submit(
-                    run_job, job, folder, 1 + variants.index(job.variant) if bars else None
+                    run_job, job, folder,
+                    1 + variants.index(job.variant) if bars and progress else None,
                 )
                 for job in waiting
             ]
@@ -225,12 +246,40 @@ def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False):
                 finished.append(line)
                 if lines:
                     write_rows(lines, finished)
-                bar.update()
+                bar.step()
+                bar.note(f"{len(done)} of {len(jobs)} runs")
     return [done[key(job)] for job in jobs]
+
+
+def check_jobs(jobs):
+    """Refuse jobs that this machine cannot run, before it runs any; see `check_run`.
+
+    Embedded sets are not made for that. Raises what opening their files and teachers raises, too.
+    """
+    by_files = {}
+    for job in jobs:
+        by_files.setdefault((job.path, job.teacher), []).append(job)
+    for (path, teacher), own in by_files.items():
+        if path in glyphs.SETS:
+            for job in own:
+                check_memory(job.config, len(glyphs.SETS[path].characters))
+            continue
+        with open_paired(path) as data:
+            for job in own:
+                check_run(data, job.config)
+            if "ckd" in {job.config.method for job in own}:
+                load_teacher(teacher, data) if teacher else untrained_teacher(data)
 
 
 def run_job(job, folder, position=None):
     """Train the teacher of a job, unless it is there, and its student.
+
+    Parameters
+    ----------
+    job : Job
+    folder : path
+    position : int, optional
+        Line of its progress on the screen; without it none is shown.
 
     Returns
     -------
@@ -240,16 +289,17 @@ def run_job(job, folder, position=None):
     """
     prepare_process()
     folder = pathlib.Path(folder)
+    bar = {"progress": position is not None, "bar_position": position or 0}
     with job.open() as data:
+        check_run(data, job.config)
         teacher, line = None, {}
         if job.config.method == "ckd":
-            teacher, seconds = _teacher(job, data, folder)
+            teacher, seconds = _teacher(job, data, folder, bar)
             test = data.images_in("test")
             right = logits_of(teacher, data, test).argmax(-1) == data.image_label[test]
             line = {"accuracy_teacher": float(right.mean()), "seconds_teacher": seconds}
         run = train(
-            data, job.config, folder / job.name, teacher, progress=position is not None,
-            bar_position=position or 0, stop=_stop,
+            data, job.config, folder / job.name, teacher, stop=_stop, label=job.name, **bar
         )
         described = describe(data)
     return {
@@ -261,15 +311,17 @@ def run_job(job, folder, position=None):
     }
 
 
-def _teacher(job, data, folder):
+def _teacher(job, data, folder, bar):
     """The teacher of a job, and the seconds that its training has taken here."""
     if job.teacher:
         return load_teacher(job.teacher, data), 0.0
     seed = job.config.seed
-    path = folder / f"{job.data}-teacher-seed{seed}.h5"
+    name = f"{job.data}-teacher-seed{seed}"
     start = time.perf_counter()
     # Another job of this seed may be training it.
-    teacher = kept_teacher(path, data, seed, progress=False, stop=_stop, wait=True)
+    teacher = kept_teacher(
+        folder / f"{name}.h5", data, seed, job.teacher_epochs, name, stop=_stop, wait=True, **bar
+    )
     return teacher, round(time.perf_counter() - start, 1)
 
 
@@ -303,13 +355,13 @@ def key(run):
 
 
 def read_lines(path):
-    """The lines of finished runs in a file, none if there is no file.
+    """The lines of finished runs in a file, none if there is no file, or no name of one.
 
     A last line that was cut off, as by a power failure, is left out.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
+    if path is None or not pathlib.Path(path).exists():
         return []
+    path = pathlib.Path(path)
     texts = path.read_text(encoding="utf-8").split("\n")
     lines = []
     for number, text in enumerate(texts[:-1], 1):
@@ -323,12 +375,6 @@ def read_lines(path):
                 "the sweep repeats it"
             ) from None
     return lines
-
-
-def _progress(total, bars):
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="sweep", unit="run", disable=bars, smoothing=0)
 
 
 @contextlib.contextmanager
@@ -384,8 +430,6 @@ def _start_worker(screen, stop):
 
     Ctrl-C reaches both; the parent decides.
     """
-    from tqdm import tqdm
-
     def end_with_parent():
         multiprocessing.parent_process().join()
         os._exit(1)                                            # safe: files are written atomically

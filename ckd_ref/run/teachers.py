@@ -6,44 +6,21 @@ import pathlib
 import numpy as np
 from scipy.special import softmax
 
+from ..config import Config
 from ..data import hdf5
 from ..data.errors import error_context
 from ..data.files import atomic_hdf5, locked
 from ..events import FormatError
 from ..models import Teacher
-from ..teacher import TrainedTeacher, train_teacher
-
-
-def trained(data, seed=0, progress=True, stop=None):
-    """The small teacher, trained on the data; see `train_teacher`.
-
-    Parameters
-    ----------
-    data : PairedData
-    seed : int
-    progress : bool
-        Show a progress bar.
-    stop : function, optional
-        Asked before every batch; ends the training by KeyboardInterrupt when it returns True.
-
-    Returns
-    -------
-    teacher : TrainedTeacher
-    """
-    from tqdm import tqdm
-
-    with tqdm(desc="teacher", disable=not progress, unit="batch") as bar:
-        def watch(step, total, loss):
-            if stop and stop():
-                raise KeyboardInterrupt("stopped in the training of the teacher")
-            bar.total = total
-            if loss is not None:
-                bar.set_postfix(loss=f"{loss:.3f}")
-                bar.update()
-
-        teacher = train_teacher(data, seed, watch=watch)
-        bar.update()
-    return teacher
+from ..teacher import (
+    EPOCHS,
+    TrainedTeacher,
+    batches_of_teacher,
+    teacher_epochs,
+    untrained_teacher,
+)
+from .checkpoint import check_same, load_latest, save_checkpoint
+from .progress import Progress
 
 
 def save_teacher(path, teacher, classes):
@@ -99,27 +76,81 @@ def load_teacher(path, data):
     return TrainedTeacher(net, params, state)
 
 
-def kept_teacher(path, data, seed=0, progress=True, stop=None, wait=False):
+def kept_teacher(path, data, seed=0, epochs=EPOCHS, label="teacher", progress=True,
+                 bar_position=0, stop=None, wait=False):
     """The small teacher that is kept in a file, trained and written first if there is none.
+
+    Its training is saved beside the file after every epoch, and resumes from there.
 
     Parameters
     ----------
     path : path-like, in a folder that exists
-    data, seed, progress, stop
-        As for `trained`.
+        Where the usual teacher is kept; one of another length has it in its name.
+    data : PairedData
+    seed : int
+    epochs : int
+        Length of its training.
+    label, progress, bar_position
+        See `Progress`.
+    stop : function, optional
+        Asked before every batch; when it returns True the training is saved and ends.
     wait : bool
         Wait for another process that is training it, instead of a BlockingIOError.
 
     Returns
     -------
     teacher : TrainedTeacher, or (M, K) float32 if the file holds logits
+
+    Raises
+    ------
+    ValueError
+        No epochs, or images that are too small.
+    FormatError
+        As `load_teacher`; or a training that was begun with other data.
+    KeyboardInterrupt
+        Stopped; completed work is saved.
     """
     path = pathlib.Path(path)
+    if epochs != EPOCHS:
+        path = path.with_stem(f"{path.stem}-epochs{epochs}")
     if not path.exists():
         with locked(path, wait):
             if not path.exists():                              # the other one may have written it
-                save_teacher(path, trained(data, seed, progress, stop), data.classes)
+                bar = {"label": label, "shown": progress, "position": bar_position}
+                _train_teacher(path, data, seed, epochs, bar, stop)
     return load_teacher(path, data)
+
+
+def _train_teacher(path, data, seed, epochs, bar, stop):
+    """Train the small teacher, or go on where it was stopped, and write it."""
+    if epochs < 1:
+        raise ValueError(f"expected epochs of the teacher >= 1, got {epochs}")
+    partial = path.with_suffix(".partial.h5")
+    net, run = untrained_teacher(data, seed)
+    config, inputs = Config(seed=seed, epochs=epochs), {"data set": data.digest()}
+    if found := load_latest(partial, net):
+        check_same(found, config, inputs, partial)
+        run = found.run
+    batches = batches_of_teacher(data)
+    losses = teacher_epochs(net, run, data, epochs)
+    done = run.epoch * batches + len(run.rows)
+    with Progress(total=epochs * batches, initial=done, **bar) as shown:
+        while run.epoch < epochs:
+            epoch = run.epoch
+            stopped = stop and stop()
+            if not stopped:
+                shown.step(loss=next(losses))
+            if stopped or run.epoch > epoch:
+                save_checkpoint(partial, run, config, data.classes, inputs)
+            if stopped:
+                raise KeyboardInterrupt(
+                    f"stopped in epoch {epoch} of the teacher before batch {len(run.rows)}"
+                )
+            if run.epoch > epoch:
+                shown.note(f"epoch {run.epoch} of {epochs}, loss {run.history[-1]['loss']:.3f}")
+    save_teacher(path, TrainedTeacher(net, run.params, run.state), data.classes)
+    for suffix in (".partial.h5", ".partial.previous.h5"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _write_classes(file, classes):
