@@ -71,6 +71,18 @@ def test_options_that_the_readme_names_exist(capsys):
         assert name in section
 
 
+def test_quickstart_runs(tmp_path, monkeypatch, capsys):
+    """The block of the section In Python as it stands; two classes, so chance is 50 %."""
+    section = README.split("\n## In Python\n")[1].split("\n## ")[0]
+    [code] = re.findall(r"```python\n(.*?)```", section, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    right = re.search(r"^right: (\d+)%$", capsys.readouterr().out, re.M)
+    assert int(right[1]) >= 75, "the student must have learned which squares are bright"
+    for name in ("squares.h5", "squares/log.jsonl", "squares/checkpoint.h5", "squares.png"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), f"the README links {target}"
