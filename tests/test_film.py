@@ -100,6 +100,7 @@ def test_a_film_depends_on_seed_and_name_only(film, source):
     assert all(all_classes[name] != other[name] for name in set(all_classes) & set(other))
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX: SIGKILL")
 def test_killed_and_continued_is_as_never_interrupted(film, source, monkeypatch):
     """SIGKILL while two processes write parts; both end as well."""
     film.main(arguments(source))

@@ -192,6 +192,9 @@ def test_a_gigantic_file_of_another_format_is_refused_at_once(tmp_path):
 def test_headers_without_checksums_are_refused(path):
     with h5py.File(path, "r+", libver="earliest") as file:
         hdf5.write(file, "group/old", np.ones((3, 4)))
+        header = h5py.h5o.get_info(file.id, b"group/old").addr
+    if path.read_bytes()[header:].startswith(b"OHDR"):
+        pytest.skip("this HDF5 (older than 2.0) writes a checksum here all the same")
     with pytest.raises(FormatError, match="expected an object with a checksum at byte"):
         read(path, "group/old")
 
