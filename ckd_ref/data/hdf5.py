@@ -1,8 +1,9 @@
-"""HDF5 files with checksums throughout: writing of data sets, and validation before reading."""
+"""HDF5 files with checksums throughout: writing of data sets, validation, reading of chunks."""
 
 import itertools
 import math
 import struct
+import zlib
 
 import h5py
 import numpy as np
@@ -69,7 +70,7 @@ def dataset(file, name, dtype, shape, lengths=None):
 
     Returns
     -------
-    dataset : h5py.Dataset
+    dataset : StoredArray
 
     Raises
     ------
@@ -105,6 +106,8 @@ def dataset(file, name, dtype, shape, lengths=None):
             f"{name}: expected the type {_KINDS.get(dtype) or np.dtype(dtype)}, "
             f"got {found.dtype}; {REMAKE}"
         )
+    if found.id.get_type().get_size() != found.dtype.itemsize:
+        raise FormatError(f"{name}: expected a type of NumPy, {found.dtype}; {REMAKE}")
     lengths = {} if lengths is None else lengths
     expected = tuple(
         n if isinstance(n, int) else lengths.setdefault(n, came)
@@ -127,7 +130,89 @@ def dataset(file, name, dtype, shape, lengths=None):
         raise FormatError(
             f"{name}: expected {chunks} chunks, got {found.id.get_num_chunks()}; {REMAKE}"
         )
-    return found
+    return StoredArray(found, packed=len(filters) > 1)
+
+
+class StoredArray:
+    """A validated data set of an open file: read whole by ``[()]``, in rows by ``[i]``, ``[i:j]``.
+
+    Chunks are decoded here, because HDF5 2.0 crashes at a chunk of less than 4 bytes, and returns
+    memory that it never wrote for one that holds less than a whole chunk. The latest chunk is
+    kept: neighbouring recordings share it.
+    """
+
+    def __init__(self, found, packed):
+        self.shape = found.shape
+        self._name = found.name.removeprefix("/")
+        self._id = found.id
+        self._dtype = found.dtype
+        self._chunk_shape = found.chunks
+        self._packed = packed
+        self._latest = None, None
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        if isinstance(key, tuple):
+            return self._rows(0, len(self))
+        if isinstance(key, slice):
+            begin, end, _ = key.indices(len(self))
+            return self._rows(begin, end)
+        return self._rows(key, key + 1)[0]
+
+    def _rows(self, begin, end):
+        rows = np.empty((max(end - begin, 0), *self.shape[1:]), self._dtype)
+        first = begin - begin % self._chunk_shape[0]
+        starts = map(range, (first, *[0] * len(rows.shape[1:])), (end, *self.shape[1:]),
+                     self._chunk_shape)
+        for corner in itertools.product(*starts):
+            chunk = self._chunk(corner)[max(begin - corner[0], 0):]
+            place = max(corner[0] - begin, 0), *corner[1:]
+            target = rows[tuple(slice(at, at + n) for at, n in zip(place, chunk.shape))]
+            target[:] = chunk[tuple(map(slice, target.shape))]  # the last chunks reach beyond
+        return rows
+
+    def _chunk(self, corner):
+        """The chunk that begins at an index: its checksum verified, decompressed, unshuffled."""
+        if self._latest[0] == corner:
+            return self._latest[1]
+        width = self._dtype.itemsize
+        size = math.prod(self._chunk_shape) * width
+        most = size + size // 8 + 64                           # deflate may expand a little
+        mask, stored = self._id.read_direct_chunk(corner, out=bytearray(most))
+        content, checksum = stored[:-4], stored[-4:]
+        if mask or checksum != struct.pack("<I", fletcher32(content)):
+            raise FormatError(f"{self._name}: damaged at {corner}, wrong checksum; {REMAKE}")
+        if self._packed:
+            content = zlib.decompressobj().decompress(content, size + 1)
+        if len(content) != size:
+            raise FormatError(
+                f"{self._name}: damaged at {corner}, expected {size} bytes, got "
+                f"{'more' if len(content) > size else len(content)}; {REMAKE}"
+            )
+        if self._packed:                                       # bytes of equal rank lie together
+            content = np.frombuffer(content, np.uint8).reshape(width, -1).T.tobytes()
+        chunk = np.frombuffer(content, self._dtype).reshape(self._chunk_shape)
+        self._latest = corner, chunk
+        return chunk
+
+
+def fletcher32(content):
+    """Fletcher's checksum of bytes as HDF5 stores it: of 16-bit numbers, the high byte first.
+
+    The lower half is their sum, the upper half the sum of their partial sums, both modulo 65535,
+    where a positive multiple counts as 65535.
+    """
+    numbers = np.frombuffer(bytes(content) + bytes(len(content) % 2), ">u2")
+    total, partial_sums = 0, 0
+    for i in range(0, len(numbers), 2**15):
+        block = numbers[i:i + 2**15].astype(np.uint64)
+        times = np.arange(len(block), 0, -1, dtype=np.uint64)  # how many partial sums each is in
+        partial_sums += total * len(block) + int(block @ times)
+        total += int(block.sum())
+    low, high = (1 + (n - 1) % 65535 if n else 0 for n in (total, partial_sums))
+    return high << 16 | low
 
 
 def _check_header(file, name):

@@ -261,6 +261,7 @@ class PairedData:
         self.image_identity = found["images/identity"]
         self.event_identity = found["events/identity"]
         self.image_split, self.event_split = found["images/split"], found["events/split"]
+        self._streamed = {name: found[name] for name in STREAMED}
         self._offsets = found["events/offsets"]
         self.event_count = np.diff(self._offsets)
 
@@ -301,7 +302,7 @@ class PairedData:
         pixels = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         for b, i in enumerate(indices):
             with error_context(f"{self.path}, image {i}", hdf5.REMAKE):
-                pixels[b] = self._file["images/pixels"][i]
+                pixels[b] = self._streamed["images/pixels"][i]
         return pixels / np.float32(255)
 
     def recording(self, index):
@@ -311,7 +312,7 @@ class PairedData:
         events = np.empty(end - begin, EVENT_DTYPE)
         with error_context(f"{self.path}, recording {i}", hdf5.REMAKE):
             for field in EVENT_DTYPE.names:
-                events[field] = self._file[f"events/{field}"][begin:end]
+                events[field] = self._streamed[f"events/{field}"][begin:end]
             return check_events(events, self.sensor_size)
 
     def durations(self):
@@ -322,7 +323,7 @@ class PairedData:
         """
         self._check_indices(np.arange(len(self.event_label)), len(self.event_label), "recording")
         with error_context(self.path, hdf5.REMAKE):
-            t = self._file["events/t"]
+            t = self._streamed["events/t"]
             # The last event before each offset and the first one after it.
             around = [t[max(begin - 1, 0):begin + 1] for begin in self._offsets]
         first = np.array([times[-1] for times in around[:-1]], np.int64)
@@ -376,7 +377,7 @@ def open_paired(path):
 
 
 def _read_columns(file):
-    """Validate an open file by LAYOUT; return its attributes and all unstreamed data sets."""
+    """Validate an open file by LAYOUT; return its attributes and data sets, read if not streamed."""
     came = hdf5.attribute(file, "format"), hdf5.attribute(file, "schema")
     if came != (FORMAT, SCHEMA):
         raise FormatError(
@@ -398,8 +399,8 @@ def _read_columns(file):
         dataset = hdf5.dataset(file, name, dtype, shape, lengths)
         if name in NAMES:
             found[name] = tuple(text.decode() for text in dataset[()])
-        elif name not in STREAMED:
-            found[name] = dataset[()]
+        else:
+            found[name] = dataset if name in STREAMED else dataset[()]
     _check_classes(found["classes"])
     _check_offsets(found["events/offsets"], lengths["R"], lengths["N"])
     for group, splits in (("images", IMAGE_SPLITS), ("events", EVENT_SPLITS)):
