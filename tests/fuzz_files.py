@@ -140,21 +140,52 @@ def repair_png(content):
 
 
 def repair_hdf5(content):
-    """Recompute the checksums of superblock, object headers and headers of chunk indexes."""
+    """Recompute the checksums of all metadata: superblock, object headers and chunk indexes."""
     content = bytearray(content)
-    blocks = [(0, 44)]
-    for sign, size in ((b"FAHD", 24), (b"EAHD", 68), (b"BTHD", 34)):
-        blocks += [(found.start(), found.start() + size) for found in re.finditer(sign, content)]
-    for found in re.finditer(b"OHDR", content):
-        at = found.start()
-        flags = content[at + 5] if at + 5 < len(content) else 0
-        size = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
-        begin = size + 2 ** (flags & 3)
-        blocks.append((at, begin + int.from_bytes(content[size:begin], "little")))
-    for begin, end in blocks:
-        if end + 4 <= min(len(content), begin + 4096):
-            content[end:end + 4] = struct.pack("<I", lookup3(content[begin:end]))
+    for begin, end in hdf5_blocks(content):
+        content[end:end + 4] = struct.pack("<I", lookup3(content[begin:end]))
     return bytes(content)
+
+
+def hdf5_blocks(content):
+    """Where the blocks of metadata begin and where their checksums are, by what the file says."""
+    def number(at, width):
+        return int.from_bytes(content[at:at + width], "little")
+
+    def log2(n):
+        return n.bit_length() - 1
+
+    def at(sign):
+        return [found.start() for found in re.finditer(sign, content)]
+
+    blocks = [(0, 44)] + [(begin, begin + 34) for begin in at(b"BTHD")]
+    for begin in at(b"OHDR"):
+        flags = number(begin + 5, 1)
+        width = 2 ** (flags & 3)
+        size = begin + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        messages, end = size + width, size + width + number(size, width)
+        blocks.append((begin, end))
+        while messages + 4 <= min(end, len(content)):  # those of type 16 continue elsewhere
+            body = messages + 4 + (2 if flags & 4 else 0)
+            if content[messages] == 16:
+                more = number(body, 8)
+                blocks.append((more, more + number(body + 8, 8) - 4))
+            messages = body + number(messages + 1, 2)
+    for begin in at(b"FAHD"):
+        block = number(begin + 16, 8)
+        elements = number(begin + 8, 8) * number(begin + 6, 1)
+        blocks += [(begin, begin + 24), (block, block + 14 + elements)]
+    for begin in at(b"EAHD"):
+        size, bits, own, least, pointers = content[begin + 6:begin + 11].ljust(5, b"\1")
+        block = number(begin + 60, 8)
+        # Addresses of the first data blocks, and of further blocks that point to all others.
+        addresses = 2 * (pointers - 1) + 1 + bits - log2(least) - 2 * log2(pointers)
+        blocks += [(begin, begin + 68), (block, block + 14 + own * size + 8 * addresses)]
+        offset = -(-bits // 8)
+        for data in at(b"EADB"):
+            if number(data + 6, 8) == begin:
+                blocks.append((data, data + 14 + offset + least * size))
+    return [(a, b) for a, b in blocks if 0 <= a < b <= len(content) - 4 and b < a + 4096]
 
 
 def lookup3(data):

@@ -3,12 +3,16 @@
 Damage anywhere in a file: test_data.py, test_fuzz_files.py.
 """
 
+import faulthandler
+import multiprocessing
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import fuzz_files
 import h5py
@@ -256,6 +260,112 @@ def test_two_axes_that_grow_are_refused(path):
         hdf5.write(file, "group/values", np.ones((3, 4)), chunks=(1, 1), maxshape=(None, None))
     with pytest.raises(FormatError, match="group/values: expected one axis that grows at most"):
         read(path)
+
+
+LAYOUTS = {
+    "one chunk": {"chunks": (10,)},
+    "fixed array": {"chunks": (5,)},
+    "extensible array": {"chunks": (5,), "maxshape": (None,)},
+}
+PACKED = {"compression": "gzip", "shuffle": True}
+
+
+def write_chunks(path, **options):
+    with h5py.File(path, "w", libver="v110") as file:
+        hdf5.write(file, "group/values", np.arange(10.0), **options)
+
+
+def set_stored_size(path, size):
+    """Change the stored size of the first chunk in the file's index; recompute checksums."""
+    with h5py.File(path) as file:
+        info = file["group/values"].id.get_chunk_info(0)
+        single = file["group/values"].id.get_num_chunks() == 1
+    content = bytearray(path.read_bytes())
+    at = content.index(info.byte_offset.to_bytes(8, "little"))
+    # Beside the address: before it 8 bytes and a mask of 4, or after it 2 bytes.
+    field = slice(at - 12, at - 4) if single else slice(at + 8, at + 10)
+    assert int.from_bytes(content[field], "little") == info.size
+    content[field] = size.to_bytes(field.stop - field.start, "little")
+    path.write_bytes(fuzz_files.repair_hdf5(content))
+
+
+def exit_code(use):
+    """That of a forked process that makes a call; negative if it crashes."""
+    process = multiprocessing.get_context("fork").Process(target=use)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes are kept to a forked process")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("filters", [{}, PACKED], ids=["plain", "packed"])
+def test_chunks_of_less_than_a_checksum_are_refused(tmp_path, layout, filters):
+    """HDF5 2.0 crashes at them: its checksum filter subtracts 4 from the size."""
+    def use():
+        for size in (0, 1, 3, 4, 5, 30, 4000):
+            set_stored_size(path, size)
+            with pytest.raises(FormatError, match="a.h5: .*(damaged|more than the)"):
+                read(path, shape=("N",))
+
+    path = tmp_path / "a.h5"
+    write_chunks(path, **LAYOUTS[layout], **filters)
+    assert exit_code(use) == 0
+    set_stored_size(path, 0)
+    by_itself = exit_code(lambda: faulthandler.disable() or h5py.File(path)["group/values"][()])
+    assert by_itself in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, 1)
+
+
+def test_chunks_that_unpack_to_another_size_are_refused(tmp_path):
+    """HDF5 2.0 returns memory that was never written for the rest of such a chunk."""
+    path = tmp_path / "a.h5"
+    for content in (bytes(78), bytes(82)):
+        for filters, stored in (({}, content), (PACKED, zlib.compress(content))):
+            write_chunks(path, chunks=(10,), **filters)
+            with h5py.File(path, "r+", libver="v110") as file:
+                checksum = struct.pack("<I", hdf5.fletcher32(stored))
+                file["group/values"].id.write_direct_chunk((0,), stored + checksum)
+            with pytest.raises(FormatError, match="(damaged at .*expected|values:) 80 bytes"):
+                read(path, shape=("N",))
+
+
+def test_chunks_marked_as_stored_without_checksum_are_refused(tmp_path):
+    write_chunks(tmp_path / "a.h5", chunks=(10,))
+    with h5py.File(tmp_path / "a.h5", "r+", libver="v110") as file:
+        file["group/values"].id.write_direct_chunk((0,), bytes(80), filter_mask=1)
+    with pytest.raises(FormatError, match="group/values: damaged at .*wrong checksum"):
+        read(tmp_path / "a.h5", shape=("N",))
+
+
+@pytest.mark.parametrize("shape, chunks", [
+    ((), None), ((7,), (3,)), ((7, 5), (3, 2)), ((2, 3, 4), (5, 1, 4)), ((0, 4), (1, 4)),
+])
+@pytest.mark.parametrize("filters", [{}, PACKED], ids=["plain", "packed"])
+def test_chunks_are_decoded_as_by_hdf5(tmp_path, rng, shape, chunks, filters):
+    """By rows and as a whole, in all types; the oracle is HDF5 itself."""
+    for dtype in ("u1", ">i2", "<f4", "f8", "S3"):
+        values = rng.integers(0, 256, shape).astype(dtype)
+        path = tmp_path / f"{dtype[-2:]}.h5"
+        with h5py.File(path, "w", libver="v110") as file:
+            maxshape = (None, *shape[1:])
+            options = {"chunks": chunks, "maxshape": maxshape} if shape else {"shape": (1,)}
+            file.create_dataset("v", data=values, fletcher32=True, **options, **filters)
+        with h5py.File(path) as oracle, hdf5.open_checked(path) as file:
+            stored = hdf5.dataset(file, "v", values.dtype, values.shape or (1,))
+            assert stored[()].dtype == values.dtype and stored[()].flags.c_contiguous
+            assert np.array_equal(stored[()], oracle["v"][()])
+            for i, j in ((0, 0), (0, 4), (2, 5), (3, 7), (6, 9), (4, 2)):
+                assert np.array_equal(stored[i:j], oracle["v"][i:j])
+            for i in range(len(stored)):
+                assert np.array_equal(stored[np.int64(i)], oracle["v"][i])
+
+
+def test_fletcher32_by_hand():
+    assert hdf5.fletcher32(b"") == hdf5.fletcher32(bytes(6)) == 0
+    # The numbers 0x0102 and 0x0300: their sum, and 0x0102 + (0x0102 + 0x0300).
+    assert hdf5.fletcher32(b"\1\2\3") == 0x0504_0402
+    assert hdf5.fletcher32(b"\xff\xff" * 3) == 0xFFFF_FFFF      # multiples of 65535
+    assert hdf5.fletcher32(b"\1\2" + bytes(2**17)) == (0x0102 * 65537 % 65535) << 16 | 0x0102
 
 
 def test_headers_with_recomputed_checksums_are_opened(path):
