@@ -54,7 +54,7 @@ def value_frames(rgb, T):
     frames : (T, B, H, W, 2), the same dtype, in [0, 1]
         Not brought to the scale of event counts.
     """
-    if int(T) != T or T < 1:
+    if not 1 <= T < np.inf or int(T) != T:
         raise ValueError(
             f"expected T, the number of time steps, to be a whole number >= 1, got {T!r}"
         )

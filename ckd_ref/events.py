@@ -14,6 +14,15 @@ MAX_TIME_US = 2**52
 MAX_COUNT = 2**24
 """Where float32 stops counting: adding 1 to it changes nothing."""
 
+MAX_FRAMES = 2**16
+"""The most frames of one recording: 1,000 times as many as anyone uses."""
+
+MAX_FRAME_BYTES = 2**31
+"""The most that the frames of one recording take: 2 GiB, 290 frames of 720 x 1280 pixels."""
+
+MAX_SIZE = 2**11
+"""Rows and columns of resized frames and of images, at most."""
+
 UNITS = {"us": 1, "s": 1_000_000}
 """Units of time that `from_arrays` takes, in microseconds."""
 
@@ -105,7 +114,7 @@ def check_sensor_size(sensor_size):
     """Rows and columns (H, W) as two positive whole numbers, or a ValueError."""
     try:
         H, W = (int(n) for n in sensor_size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"expected sensor_size = (H, W), two whole numbers, got {sensor_size!r}"
         ) from None
@@ -122,7 +131,7 @@ def bin_events(events, T, sensor_size, window=None, rule="conserving"):
     events : (N,) array of EVENT_DTYPE
         A valid recording (see `check_events`).
     T : int
-        Number of frames, at least 1.
+        Number of frames, 1 ... `MAX_FRAMES`.
     sensor_size : (H, W)
         Rows and columns of the sensor, pixels.
     window, rule
@@ -138,7 +147,8 @@ def bin_events(events, T, sensor_size, window=None, rule="conserving"):
     FormatError
         An invalid recording.
     ValueError
-        T < 1, an unknown rule, an unusable window, or a count of `MAX_COUNT` or more.
+        T outside 1 ... `MAX_FRAMES`, an unknown rule, an unusable window, frames of more than
+        `MAX_FRAME_BYTES`, or a count of `MAX_COUNT` or more.
 
     Notes
     -----
@@ -157,7 +167,7 @@ def window_edges(t, T, window=None, rule="conserving"):
     t : (N,) array of int
         Times of a valid recording.
     T : int
-        Number of frames, at least 1.
+        Number of frames, 1 ... `MAX_FRAMES`.
     window : (first, last), optional
         Times in microseconds that the frames span, both included; default: the first and the
         last event's. Only for the conserving rule.
@@ -180,9 +190,10 @@ def window_edges(t, T, window=None, rule="conserving"):
     `to_frame_numpy`, in tonic/functional/to_frame.py, which drops events at the end; it is
     ``rule="braincog"``. Test: `test_eq04_golden_rules_of_tonic`.
     """
-    if int(T) != T or T < 1:
+    if not 1 <= T <= MAX_FRAMES or int(T) != T:
         raise ValueError(
-            f"expected T, the number of frames, to be a whole number >= 1, got {T!r}"
+            f"expected T, the number of frames, to be a whole number in 1 ... {MAX_FRAMES}, "
+            f"got {T!r}"
         )
     T = int(T)
     start, stop = int(t[0]), int(t[-1])
@@ -202,7 +213,7 @@ def window_edges(t, T, window=None, rule="conserving"):
 def _check_window(window):
     try:
         first, last = (int(t) for t in window)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"expected window = (first, last) in whole microseconds, got {window!r}"
         ) from None
@@ -230,10 +241,17 @@ def count_events(events, edges, sensor_size):
     FormatError
         An event off the sensor.
     ValueError
-        A count of `MAX_COUNT` or more.
+        Frames of more than `MAX_FRAME_BYTES`, or a count of `MAX_COUNT` or more.
     """
     H, W = sensor_size
-    frames = np.zeros((len(edges) - 1, H * W * 2), np.float32)
+    T = len(edges) - 1
+    size = 4 * T * H * W * 2
+    if size > MAX_FRAME_BYTES:
+        raise ValueError(
+            f"expected frames of at most {MAX_FRAME_BYTES} bytes, got {size} bytes for "
+            f"{T} frames of {H} x {W} pixels; use fewer frames, or a smaller sensor"
+        )
+    frames = np.zeros((T, H * W * 2), np.float32)
     begin = [bisect.bisect_left(events["t"], edge) for edge in edges]
     for frame, first, last in zip(frames, begin, begin[1:]):
         for i in range(first, last, BLOCK):
@@ -261,14 +279,16 @@ def resize_frames(frames, size):
     ----------
     frames : (..., H, W, C) array of floats
     size : int
-        Rows and columns of the result, at least 1.
+        Rows and columns of the result, 1 ... `MAX_SIZE`.
 
     Returns
     -------
     resized : (..., size, size, C), the same dtype.
     """
-    if int(size) != size or size < 1:
-        raise ValueError(f"expected a whole number of pixels >= 1 for size, got {size!r}")
+    if not 1 <= size <= MAX_SIZE or int(size) != size:
+        raise ValueError(
+            f"expected size to be a whole number of pixels in 1 ... {MAX_SIZE}, got {size!r}"
+        )
     if np.ndim(frames) < 3 or 0 in np.shape(frames)[-3:]:
         raise ValueError(
             f"expected frames of shape (..., H, W, C), none of them 0, got {np.shape(frames)}"

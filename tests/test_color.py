@@ -135,6 +135,7 @@ def test_bad_images_are_refused(rng, spoil, message):
 @pytest.mark.parametrize("shape, T, message", [
     ((2, 4, 5, 3), 0, "T, the number of time steps.*got 0"),
     ((2, 4, 5, 3), 1.5, "whole number >= 1, got 1.5"),
+    ((2, 4, 5, 3), np.inf, "whole number >= 1, got inf"),
     ((4, 5, 3), 2, r"batch of images .*got shape \(4, 5, 3\)"),
 ])
 def test_value_frames_refuse_bad_arguments(shape, T, message):

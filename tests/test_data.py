@@ -1,10 +1,12 @@
 """The file of paired data: round trip, damage, atomic writes, validation once per recording."""
 
+import functools
 import shutil
 
 import h5py
 import numpy as np
 import pytest
+from conftest import peak_memory
 
 from ckd_ref import events as events_module
 from ckd_ref.data import hdf5
@@ -137,10 +139,32 @@ def test_events_are_checked_exactly_once_per_recording(path, monkeypatch):
         assert checked == data.event_count[[3, 0, 3]].tolist()
 
 
-@pytest.mark.parametrize("T", [0, -1, 1.5])
+@pytest.mark.parametrize("T", [0, -1, 1.5, np.inf, 10**9])
 def test_frames_need_a_whole_number_of_windows(path, T):
-    with open_paired(path) as data, pytest.raises(ValueError, match="whole number >= 1, got"):
+    with open_paired(path) as data, pytest.raises(ValueError, match="a whole number in 1 .*, got"):
         data.frames([0], T, 8)
+
+
+def test_frames_beyond_the_memory_say_how_much_they_need(path, monkeypatch):
+    def no_memory(shape, dtype):
+        raise MemoryError(f"Unable to allocate an array with shape {shape}")
+
+    with open_paired(path) as data, monkeypatch.context() as patch:
+        monkeypatch.setattr(data, "recording", functools.cache(data.recording))
+        data.frames([0], 2, 8)
+        patch.setattr(np, "empty", no_memory)
+        with pytest.raises(ValueError, match=r"good.h5: too little memory for 2 .*\(2, 3, 8, 8, 2"):
+            data.frames([0, 0, 0], 2, 8)
+
+
+def test_frames_are_resized_one_recording_at_a_time(tmp_path, rng):
+    """Not all at the sensor's size first: for N-Caltech101 these would be 27 GB."""
+    with PairedWriter(tmp_path / "a.h5", CLASSES, (400, 400), S) as writer:
+        for i in range(20):
+            writer.add_recording(make_events(rng, 5), 0, i, "train")
+    with open_paired(tmp_path / "a.h5") as data:
+        one = 4 * 4 * 400 * 400 * 2
+        assert peak_memory(lambda: data.frames(np.arange(20), 4, 8)) < 3 * one
 
 
 def test_opening_reads_neither_pixels_nor_events(path, monkeypatch):
@@ -271,6 +295,11 @@ BROKEN = {
         "got None and None",
     ),
     "sensor": (attribute("sensor_size", [34]), "sensor_size"),
+    "sensor huge": (
+        attribute("sensor_size", [65535, 65535]),
+        "expected a sensor of at most 16777216 pixels, got 65535 x 65535 = 4294836225",
+    ),
+    "image size huge": (attribute("image_size", 30000), "at most 2048 x 2048 pixels, got 30000"),
     "sensor gone": (lambda file: file.attrs.pop("sensor_size"), "sensor_size"),
     "image size": (attribute("image_size", 6), "images/pixels: expected the shape"),
     "missing": (lambda file: file.pop("images/label"), "images/label: expected a data set"),
@@ -401,6 +430,12 @@ def test_truncated_file_is_refused_at_every_length(path, tmp_path):
 def test_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_paired(tmp_path / "none.h5")
+
+
+def test_a_recording_of_too_many_events_is_refused(path, monkeypatch):
+    monkeypatch.setattr(data_module, "MAX_EVENTS", 10)
+    with pytest.raises(FormatError, match=r"good.h5: events/offsets: expected at most 10 events"):
+        open_paired(path)
 
 
 def test_a_flipped_bit_is_found_by_the_checksum(path):
@@ -540,6 +575,8 @@ def test_writer_refuses_bad_recordings(tmp_path, rng):
         ((("a", ""), SENSOR, S), "empty"),
         (((1, 2), SENSOR, S), "class names"),
         ((CLASSES, 34, S), "sensor_size"),
+        ((CLASSES, (2**16, 2**16), S), "sensor of at most 16777216 pixels, got 65536 x 65536"),
+        ((CLASSES, SENSOR, 2**16), "images of at most 2048 x 2048 pixels"),
         ((CLASSES, SENSOR, 0), "image_size"),
         ((CLASSES, SENSOR, 4.5), "image_size"),
     ],

@@ -378,14 +378,21 @@ def test_eq04_other_arrays_are_refused(events):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (dict(T=0), "T, the number of frames, to be a whole number >= 1, got 0"),
-    (dict(T=2.5), "whole number >= 1, got 2.5"),
+    (dict(T=0), r"T, the number of frames, to be a whole number in 1 \.\.\. 65536, got 0"),
+    (dict(T=2.5), "whole number in .*, got 2.5"),
+    (dict(T=np.inf), "whole number in .*, got inf"),
+    (dict(T=np.nan), "whole number in .*, got nan"),
+    (dict(T=10**9), "whole number in .*, got 1000000000"),
+    (dict(sensor_size=(65535, 65535)), "expected frames of at most 2147483648 bytes, got 103"),
+    (dict(T=65536, sensor_size=(720, 1280)), "bytes for 65536 frames of 720 x 1280 pixels"),
+    (dict(sensor_size=(np.inf, 5)), "two whole numbers"),
     (dict(sensor_size=(0, 5)), "both at least 1"),
     (dict(sensor_size=7), "two whole numbers, got 7"),
     (dict(rule="equal"), "rule \"conserving\", or .*got rule='equal'"),
     (dict(rule="tonic", window=(0, 3)), "without a window"),
     (dict(window=(3, 2)), r"0 <= first <= last .*got \(3, 2\)"),
     (dict(window=(-1, 2)), "0 <= first"),
+    (dict(window=(0, np.inf)), "in whole microseconds, got .0, inf."),
     (dict(window=3), "window = .first, last. in whole microseconds, got 3"),
 ])
 def test_bad_arguments_are_refused(arguments, message):
@@ -580,7 +587,9 @@ def test_resize_float32_stays_float32(rng):
 
 
 @pytest.mark.parametrize("shape, size, message", [
-    ((8, 8, 2), 0, "pixels >= 1"),
+    ((8, 8, 2), 0, r"size to be a whole number of pixels in 1 \.\.\. 2048, got 0"),
+    ((8, 8, 2), np.inf, "got inf"),
+    ((8, 8, 2), 10**6, "got 1000000"),
     ((8, 8, 2), 2.5, "whole number"),
     ((8, 8), 4, r"got \(8, 8\)"),
     ((3, 0, 8, 2), 4, "none of them 0"),

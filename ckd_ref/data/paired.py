@@ -9,6 +9,7 @@ import numpy as np
 
 from ..events import (
     EVENT_DTYPE,
+    MAX_SIZE,
     MAX_TIME_US,
     FormatError,
     check_events,
@@ -66,6 +67,12 @@ STREAMED = ("images/pixels", *(f"events/{field}" for field in EVENT_DTYPE.names)
 CHUNK_ELEMENTS = 2**13
 """Chunks are small enough that reading one recording decompresses little else."""
 
+MAX_SENSOR_PIXELS = 2**24
+"""Pixels of the sensor, at most: 18 times those of a camera of 720 x 1280."""
+
+MAX_EVENTS = 2**26
+"""Events of one recording, at most: 67 million, about 1 GB in memory."""
+
 BUFFER_BYTES = 2**20
 """How much of one data set the writer buffers: HDF5 is slow with small writes."""
 
@@ -104,6 +111,7 @@ class PairedWriter:
             raise ValueError(
                 f"expected image_size, a whole number of pixels >= 1, got {image_size!r}"
             )
+        _check_sizes(self.sensor_size, self.image_size)
         self._columns = {name: [] for name in LAYOUT if name not in STREAMED}
         self._columns["classes"] = [name.encode() for name in self.classes]
         self._columns["names"] = [name.encode() for name in names]
@@ -343,17 +351,29 @@ class PairedData:
 
         Binned by the conserving rule, and resized if the sensor has another size.
         """
-        samples = []
-        for i in np.atleast_1d(indices):
+        indices = np.atleast_1d(indices)
+        if len(indices) == 0:
+            raise ValueError("expected the position of at least one recording, got none")
+        for b, i in enumerate(indices):
             recording = self.recording(i)  # validated: `bin_events` would do it again
             edges = window_edges(recording["t"], T)
-            frames = count_events(recording, edges, self.sensor_size)
-            if self.sensor_size != (size, size):               # at once: all would be too many
-                frames = resize_frames(frames, size)
-            samples.append(frames)
-        if not samples:
-            raise ValueError("expected the position of at least one recording, got none")
-        return np.stack(samples, axis=1)
+            sample = count_events(recording, edges, self.sensor_size)
+            if self.sensor_size != (size, size):
+                sample = resize_frames(sample, size)
+            if b == 0:
+                frames = self._empty_frames(len(indices), *sample.shape)
+            frames[:, b] = sample
+        return frames
+
+    def _empty_frames(self, B, T, *shape):
+        """Memory for frames (T, B, size, size, 2), or a ValueError that says how much it is."""
+        try:
+            return np.empty((T, B, *shape), np.float32)
+        except MemoryError as error:
+            raise ValueError(
+                f"{self.path}: too little memory for {T} frames of {B} recordings ({error}); "
+                "use fewer recordings, fewer frames or a smaller size"
+            ) from None
 
     def _check_indices(self, indices, end, what):
         if not self._file:
@@ -392,6 +412,7 @@ def _read_columns(file):
         "names": (),
         "leaky": bool(hdf5.attribute(file, "leaky")),
     }
+    _check_sizes(found["sensor_size"], found["image_size"])
     lengths = {"S": found["image_size"]}
     for name, (dtype, shape) in LAYOUT.items():
         if name == "names" and name not in file:
@@ -421,6 +442,21 @@ def _read_columns(file):
     return found
 
 
+def _check_sizes(sensor_size, image_size):
+    """Refuse sizes with which a small file would ask for gigabytes of frames or images."""
+    H, W = sensor_size
+    if H * W > MAX_SENSOR_PIXELS:
+        raise FormatError(
+            f"expected a sensor of at most {MAX_SENSOR_PIXELS} pixels, got {H} x {W} = {H * W}; "
+            "crop the recordings, or give the size of the sensor that made them"
+        )
+    if image_size > MAX_SIZE:
+        raise FormatError(
+            f"expected images of at most {MAX_SIZE} x {MAX_SIZE} pixels, "
+            f"got {image_size} x {image_size}; make them smaller"
+        )
+
+
 def _check_classes(classes):
     if not classes or not all(classes) or len(set(classes)) < len(classes):
         raise FormatError(
@@ -434,6 +470,12 @@ def _check_offsets(offsets, R, N):
         raise FormatError(
             f"events/offsets: expected {R + 1} numbers that increase from 0 to {N}, "
             "the number of events; make the file again"
+        )
+    longest = int(np.diff(offsets).max(initial=0))
+    if longest > MAX_EVENTS:
+        raise FormatError(
+            f"events/offsets: expected at most {MAX_EVENTS} events of one recording, "
+            f"got {longest}; cut it into several"
         )
 
 
