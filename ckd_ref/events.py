@@ -245,12 +245,7 @@ def count_events(events, edges, sensor_size):
     """
     H, W = sensor_size
     T = len(edges) - 1
-    size = 4 * T * H * W * 2
-    if size > MAX_FRAME_BYTES:
-        raise ValueError(
-            f"expected frames of at most {MAX_FRAME_BYTES} bytes, got {size} bytes for "
-            f"{T} frames of {H} x {W} pixels; use fewer frames, or a smaller sensor"
-        )
+    _check_memory(T, H, W)
     frames = np.zeros((T, H * W * 2), np.float32)
     begin = [bisect.bisect_left(events["t"], edge) for edge in edges]
     for frame, first, last in zip(frames, begin, begin[1:]):
@@ -267,6 +262,15 @@ def count_events(events, edges, sensor_size):
             "which is what float32 counts; use more frames"
         )
     return frames.reshape(-1, H, W, 2)
+
+
+def _check_memory(T, H, W):
+    size = 4 * T * H * W * 2
+    if size > MAX_FRAME_BYTES:
+        raise ValueError(
+            f"expected frames of at most {MAX_FRAME_BYTES} bytes, got {size} bytes for "
+            f"{T} frames of {H} x {W} pixels; use fewer frames, or a smaller sensor"
+        )
 
 
 def resize_frames(frames, size):

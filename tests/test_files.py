@@ -10,8 +10,10 @@ import time
 
 import pytest
 
-from ckd_ref.data import files
-from ckd_ref.data.files import atomic_write, locked, remove_leftovers
+from ckd_ref.data import files, hdf5
+from ckd_ref.data.files import atomic_write, locked, open_file, remove_leftovers
+from ckd_ref.data.readers import read_bin, read_idx
+from ckd_ref.run.session import read_rows
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
@@ -173,3 +175,113 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OSError, match="so nothing can be written in this folder: '.*nowhere'"):
         with locked(tmp_path / "nowhere" / "a.txt"):
             pass
+
+
+# Links, pipes and folders with the names of locks and temporary files
+
+posix = pytest.mark.skipif(files.fcntl is None, reason="links and pipes are those of POSIX")
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file that must stay as it is, outside of the folder that is written to."""
+    path = tmp_path / "victim"
+    path.write_text("precious")
+    yield path
+    assert path.read_text() == "precious" and path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@posix
+@pytest.mark.parametrize("put", ["symlink_to", "hardlink_to"])
+def test_a_link_in_place_of_a_lock_is_refused_and_not_followed(folder, victim, put):
+    victim.chmod(0o644)
+    getattr(folder / ".lock", put)(victim)
+    with pytest.raises(FileExistsError, match="expected a lock, got .*; remove it: .*out/.lock"):
+        with locked(folder):
+            pass
+
+
+@posix
+@pytest.mark.parametrize("put", ["symlink_to", "hardlink_to"])
+def test_a_link_in_place_of_a_temporary_file_is_removed_and_not_followed(folder, victim, put):
+    victim.chmod(0o644)
+    getattr(folder / ".a.txt.tmp", put)(victim)
+    with atomic_write(folder / "a.txt") as temporary:
+        temporary.write_text("new")
+    (folder / ".b.txt.tmp").symlink_to(folder.parent)           # a folder, where a lock would go
+    with atomic_write(folder / "b.txt") as temporary:
+        assert not (folder.parent / ".lock").exists()
+        temporary.write_text("new")
+    (folder / ".c.txt.tmp").symlink_to("nowhere")
+    remove_leftovers(folder)
+    assert sorted(file.name for file in folder.iterdir()) == ["a.txt", "b.txt"]
+
+
+@posix
+def test_a_link_in_place_of_the_output_is_replaced(folder, victim):
+    victim.chmod(0o644)
+    (folder / "a.txt").symlink_to(victim)
+    with atomic_write(folder / "a.txt", previous=folder / "b.txt") as temporary:
+        temporary.write_text("new")
+    assert not (folder / "a.txt").is_symlink() and (folder / "b.txt").is_symlink()
+
+
+@posix
+def test_a_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / ".lock")
+    with pytest.raises(FileExistsError, match="expected a lock, got a pipe"), locked(folder):
+        pass
+    os.mkfifo(folder / ".a.txt.tmp")
+    with atomic_write(folder / "a.txt") as temporary:
+        temporary.write_text("new")
+    os.mkfifo(folder / "b.txt")
+    for path in (folder / "b.txt", "/dev/zero"):
+        with pytest.raises(OSError, match="expected a file, got a pipe or a device: "):
+            open_file(path)
+    for read in (read_bin, read_idx, hdf5.open_checked, read_rows):
+        with pytest.raises(OSError, match="expected a file, got a pipe or a device: .*b.txt"):
+            read(folder / "b.txt")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "b.txt", ".a.txt.tmp", "..a.txt.tmp.lock"])
+def test_a_folder_with_the_name_of_a_file_is_named(folder, name):
+    (folder / name).mkdir()
+    with pytest.raises(IsADirectoryError, match=f"a folder is where a file .*: '.*/{name}'"):
+        with atomic_write(folder / "a.txt", previous=folder / "b.txt") as temporary:
+            temporary.write_text("new")
+    assert [file.name for file in folder.iterdir()] == [name]
+
+
+@posix
+def test_only_the_owner_may_read_what_is_not_finished(folder):
+    umask = os.umask(0o027)
+    try:
+        with atomic_write(folder / "a.txt") as temporary:
+            temporary.write_text("new")
+            assert temporary.stat().st_mode & 0o777 == 0o600
+        assert (folder / "a.txt").stat().st_mode & 0o777 == 0o640
+    finally:
+        assert os.umask(umask) == 0o027
+
+
+def test_leftovers_without_a_lock_are_removed_but_not_the_files_of_others(folder):
+    for name in (".a.txt.tmp", ".tmp", ".vim.tmp", "a.tmp", "b.txt.tmp"):
+        (folder / name).write_text("half")
+    remove_leftovers(folder)
+    assert {file.name for file in folder.iterdir()} == {".tmp", ".vim.tmp", "a.tmp", "b.txt.tmp"}
+
+
+@posix
+def test_what_a_holder_says_is_shown_safely(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / ".lock").write_bytes(b"me\n\x1b[2J\xff" + bytes(10**6))
+        with pytest.raises(BlockingIOError) as refused, locked(tmp_path):
+            pass
+    assert f"{tmp_path} is in use by me??[2J" in str(refused.value)
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 2000

@@ -144,7 +144,7 @@ def idx(array, magic=b"\0\0\x08"):
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
 def test_idx_round_trip(tmp_path, rng, pack):
-    for shape in ((7, 28, 28), (5,), (0,)):
+    for shape in ((7, 28, 28), (5,), (0,), (0, 28, 28)):
         array = rng.integers(0, 256, shape).astype(np.uint8)
         (tmp_path / "file").write_bytes(pack(idx(array)))
         read = read_idx(tmp_path / "file")
@@ -164,6 +164,8 @@ GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     (GOOD[:-1], r"24 elements for the shape \(2, 3, 4\) of the header, got 23"),
     (GOOD + b"\0", "got more"),
     (GOOD[:4] + b"\xff" * 12 + GOOD[16:], "holds at most 40"),
+    (GOOD[:4] + bytes(4) + b"\xff" * 8, r"expected 0 elements for the shape \(0, 4294967295, "),
+    (GOOD[:4] + b"\xff" * 8 + bytes(4), "expected 0 elements"),
     (gzip.compress(GOOD)[:-12], "damaged gzip"),
     (gzip.compress(GOOD)[:-6] + b"\0\0" + gzip.compress(GOOD)[-4:], "damaged gzip"),
     (b"\x1f\x8b" + b"\xff" * 50, "damaged gzip"),

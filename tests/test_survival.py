@@ -139,6 +139,19 @@ def test_a_log_that_a_kill_left_behind_is_completed(data, tmp_path):
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
+def test_times_of_another_kind_are_refused_in_one_line(path, data, tmp_path, capsys):
+    fit(data, tmp_path, epochs=1)
+    times = (tmp_path / "times.jsonl").read_text()
+    for line in ("{}", '{"epoch": "a", "seconds": 1}', "[" * 10**5, "x", "1"):
+        (tmp_path / "times.jsonl").write_text(times + line)
+        with pytest.raises(FormatError, match="times.jsonl, line 2: expected .*; delete the file$"):
+            session.seconds_of(tmp_path)
+    flags = [*FLAGS, "--method", "snn", "--epochs", "1"]
+    assert main(["train", str(path), "--out", str(tmp_path), *flags]) == 2
+    assert "times.jsonl, line 2: expected a JSON object, got b'1'" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "checkpoint.h5").run.epoch == 1
+
+
 # Ctrl-C
 
 

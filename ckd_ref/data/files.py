@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import shlex
+import stat
 import sys
 import textwrap
 import time
@@ -20,13 +21,29 @@ except ImportError:                                            # Windows
 
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
+NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)               # Windows has neither
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)
+
+UNTOUCHED = b"nothing has been written here yet\n"
+"""The content of a temporary file when `atomic_write` yields its name."""
+
+
+def open_file(path):
+    """Open a file for reading bytes; a pipe or a device is refused instead of waited for."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | WITHOUT_WAITING))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "expected a file, got a pipe or a device", str(path))
+    return file
+
 
 @contextlib.contextmanager
 def atomic_write(path, previous=None):
-    """Yield a temporary name to write to; when the block ends, that file replaces `path`.
+    """Yield the name of a temporary file; when the block ends, that file replaces `path`.
 
-    If the block raises, the temporary file is removed and `path` is unchanged. A temporary file
-    left by a killed process is overwritten by the next one that writes the same path.
+    If the block raises, the temporary file is removed and `path` is unchanged. What a killed
+    process left under the temporary name is removed by the next one that writes the same path;
+    links are never followed. Until it is renamed, only its owner may read the file.
 
     Parameters
     ----------
@@ -43,17 +60,27 @@ def atomic_write(path, previous=None):
     ------
     BlockingIOError
         Another process is writing `path`.
+    FileNotFoundError
+        The block wrote nothing, or there is no such folder.
     OSError
-        The disk is full.
+        The disk is full, or a folder has one of the names.
     """
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into; make it first")
     temporary = path.with_name(f".{path.name}.tmp")
+    _refuse_folder(path)
+    _refuse_folder(previous or path)
+    _remove_link(temporary)
     with locked(temporary):
         try:
+            temporary.unlink(missing_ok=True)
+            _create(temporary)
             yield temporary
             with open(temporary, "rb+") as written:
+                if written.read(len(UNTOUCHED) + 1) == UNTOUCHED:
+                    raise FileNotFoundError(f"nothing was written to {temporary} for {path}")
+                _let_others_read(written)
                 os.fsync(written.fileno())                     # the bytes first, then the name
             if previous and path.exists():
                 os.replace(path, previous)
@@ -69,6 +96,38 @@ def atomic_write(path, previous=None):
             raise OSError(error.errno, problem, str(path)) from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _create(path):
+    """Create a file, never what a link at this name points to, that only its owner may read."""
+    def create(name, flags):
+        return os.open(name, flags | NOT_THROUGH_LINKS, 0o600)
+
+    with open(path, "xb", opener=create) as file:
+        file.write(UNTOUCHED)
+
+
+def _let_others_read(file):
+    """Give an open file the permissions of a new one, what the umask leaves of rw-rw-rw-."""
+    if os.name == "posix":
+        umask = os.umask(0o077)
+        os.umask(umask)
+        with contextlib.suppress(PermissionError):             # FAT knows no permissions
+            os.fchmod(file.fileno(), 0o666 & ~umask)
+
+
+def _remove_link(path):
+    """Remove a link with a temporary name, which is not ours, and refuse a folder."""
+    if path.is_symlink():
+        path.unlink()
+    _refuse_folder(path)
+
+
+def _refuse_folder(path):
+    path = pathlib.Path(path)
+    if path.is_dir() and not path.is_symlink():
+        problem = "a folder is where a file has to be written; move it, or choose another name"
+        raise IsADirectoryError(errno.EISDIR, problem, str(path))
 
 
 @contextlib.contextmanager
@@ -143,13 +202,15 @@ def locked(path, wait=False):
     BlockingIOError
         Another process holds the lock; the message says which.
     OSError
-        The folder is not writable.
+        The folder is not writable, or something else than a lock has its name.
     """
     path = pathlib.Path(path)
     lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
     while (file := _take(lock)) is None:
         with contextlib.suppress(FileNotFoundError):  # the holder has just ended: try again
-            holder = lock.read_text(errors="replace") or "another process"
+            with open_file(lock) as file:
+                holder = file.read(1000).decode(errors="replace") or "another process"
+            holder = "".join(letter if letter.isprintable() else "?" for letter in holder)
             if not wait or not fcntl:  # without flock, a dead holder would block forever
                 remedy = "wait until it ends, or choose another name"
                 if not fcntl:
@@ -173,9 +234,12 @@ def locked(path, wait=False):
 
 
 def remove_leftovers(folder):
-    """Remove temporary files of `atomic_write` left in a folder by killed processes."""
-    for lock in pathlib.Path(folder).glob("..*.tmp.lock"):
-        temporary = lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
+    """Remove temporary files of `atomic_write`, and their locks, left by killed processes."""
+    folder = pathlib.Path(folder)
+    names = {path.name for path in folder.glob(".?*.?*.tmp")}
+    names |= {path.name[1:].removesuffix(".lock") for path in folder.glob("..*.tmp.lock")}
+    for temporary in map(folder.joinpath, sorted(names)):
+        _remove_link(temporary)
         with contextlib.suppress(BlockingIOError), locked(temporary):  # not a living process's
             temporary.unlink(missing_ok=True)
 
@@ -186,15 +250,26 @@ def _take(lock):
         with contextlib.suppress(FileExistsError):
             return open(lock, "xb", buffering=0)
         return None
+    _refuse_folder(lock)
+
+    def create(name, flags):
+        return os.open(name, flags | os.O_CREAT | NOT_THROUGH_LINKS | WITHOUT_WAITING, 0o666)
+
     try:
-        file = open(lock, "ab", buffering=0)
+        file = open(lock, "rb+", buffering=0, opener=create)
     except OSError as error:
+        if lock.is_symlink():
+            raise _no_lock(lock, "a link") from None
         problem = f"{error.strerror}, so nothing can be written in this folder"
         raise OSError(error.errno, problem, str(lock.parent)) from None
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        file.close()
+        raise _no_lock(lock, "a pipe, a device or a file with another name")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The former holder may have removed the file between open and flock.
-        ours = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
+        ours = os.path.samestat(os.fstat(file.fileno()), os.lstat(lock))
     except (BlockingIOError, FileNotFoundError):
         ours = False
     if not ours:
@@ -202,3 +277,8 @@ def _take(lock):
         return None
     file.truncate(0)
     return file
+
+
+def _no_lock(lock, came):
+    """What to raise instead of emptying a file that somebody put where the lock belongs."""
+    return FileExistsError(errno.EEXIST, f"expected a lock, got {came}; remove it", str(lock))

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from ..events import FormatError
+from .files import open_file
 
 DEFLATE_RATIO = 1032
 """Largest possible expansion of a deflate stream."""
@@ -28,7 +29,7 @@ def open_checked(path):
 
     h5py reports damage by exceptions of many kinds.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         magic = file.read(9)
     if magic[:8] != b"\x89HDF\r\n\x1a\n" or magic[8:] < b"\2":
         raise FormatError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_sensor_size
 from .errors import error_context
+from .files import open_file
 
 EVENT_BYTES = 5
 OVERFLOW_ROW = 240
@@ -57,7 +58,7 @@ def unpacked_limit(size):
 
 def read_whole(path):
     """The bytes of a file of at most `MAX_BYTES`."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise FormatError(
@@ -157,7 +158,7 @@ def read_idx(path):
         A file that cannot be read.
     """
     path = pathlib.Path(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         size = os.fstat(file.fileno()).st_size
@@ -187,7 +188,8 @@ def _parse_idx(stream, limit):
         )
     shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4"))
     size = math.prod(shape)
-    if size > limit:  # before reading: a header may claim any amount
+    # Before reading: a header may claim any amount, and even without elements too large a shape.
+    if size > limit or math.prod(filter(None, shape)) > max(limit, MAX_BYTES):
         raise FormatError(
             f"expected {size} elements for the shape {shape} of the header, "
             f"but a file of this length holds at most {limit}"

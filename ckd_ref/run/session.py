@@ -10,7 +10,7 @@ import time
 
 from ..batches import BatchSampler
 from ..config import Config
-from ..data.files import atomic_write, locked, remove_leftovers
+from ..data.files import atomic_write, locked, open_file, remove_leftovers
 from ..events import FormatError
 from ..training import TrainState, epochs
 from . import parallel
@@ -126,7 +126,7 @@ def _train(data, config, folder, teacher, net, bar, stop, group):
     test_labels = data.event_label[test]
     run, seconds = _resume(folder, config, inputs, net), []
     if run:
-        seconds = read_rows(folder / "times.jsonl")
+        seconds = read_times(folder)
         seconds = [row for row in seconds if row["epoch"] < run.epoch + bool(run.rows)]
         write_rows(folder / "log.jsonl", run.history)     # a kill may have left it behind
     net = net or config.model(len(data.classes))
@@ -176,19 +176,40 @@ def _resume(folder, config, inputs, net):
 
 def seconds_of(folder):
     """How long the run in a folder has taken so far, interruptions left out."""
-    return sum(row["seconds"] for row in read_rows(pathlib.Path(folder) / "times.jsonl"))
+    return sum(row["seconds"] for row in read_times(folder))
+
+
+def read_times(folder):
+    """The rows of ``times.jsonl`` in the folder of a run: epoch, and seconds spent on it."""
+    path = pathlib.Path(folder) / "times.jsonl"
+    rows = read_rows(path)
+    for number, row in enumerate(rows, 1):
+        if type(row.get("epoch")) is not int or type(row.get("seconds")) not in (int, float):
+            raise FormatError(
+                f"{path}, line {number}: expected an object with the numbers epoch and seconds, "
+                f"got {str(row)[:60]}; delete the file"
+            )
+    return rows
 
 
 def read_rows(path):
     """The dicts in a file of one JSON object per line; none if there is no file."""
     if not path.exists():
         return []
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise FormatError(
-            f"{path}: expected one JSON object per line ({error}); delete the file"
-        ) from None
+    with open_file(path) as file:
+        lines = file.read().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise FormatError(
+                f"{path}, line {number}: expected a JSON object, got {line[:60]!r}; delete the file"
+            )
+        rows.append(row)
+    return rows
 
 
 def write_rows(path, rows):
