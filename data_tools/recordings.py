@@ -14,10 +14,16 @@ import zipfile
 import h5py
 import numpy as np
 import pairing
-from numpy.lib import format as npy
 
 from ckd_ref.data.errors import error_context
-from ckd_ref.data.readers import EVENT_BYTES, MAX_BYTES, read_bin, read_whole, unpacked_limit
+from ckd_ref.data.readers import (
+    EVENT_BYTES,
+    MAX_BYTES,
+    npy_header,
+    read_bin,
+    read_whole,
+    unpacked_limit,
+)
 from ckd_ref.events import FormatError, check_events, from_arrays
 
 COLUMNS = ("t", "x", "y", "p")
@@ -119,15 +125,9 @@ def _unzip(archive, info):
 
 
 def _parse_npy(content):
-    """The array of the bytes of a ``.npy`` file (`numpy.lib.format`)."""
+    """The array of the bytes of a ``.npy`` file."""
     stream = io.BytesIO(content)
-    version = npy.read_magic(stream)
-    if version == (1, 0):
-        shape, by_column, dtype = npy.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, by_column, dtype = npy.read_array_header_2_0(stream)
-    else:
-        raise FormatError(f"expected version 1 or 2 of the npy format, got {version}")
+    shape, by_column, dtype = npy_header(stream)
     if dtype.hasobject:
         raise FormatError(
             f"expected numbers, got Python objects ({dtype}), which are never unpickled; "

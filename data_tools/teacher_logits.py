@@ -37,8 +37,10 @@ from tqdm import tqdm
 
 from ckd_ref.color import rgb_to_hsv
 from ckd_ref.data.errors import error_context
+from ckd_ref.data.files import open_file
 from ckd_ref.data.info import printable
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
+from ckd_ref.data.readers import npy_header
 from ckd_ref.events import FormatError
 from ckd_ref.run.teachers import check_logits, load_logits, save_logits
 
@@ -171,18 +173,15 @@ def read_classes(path, data):
 def read_npy(path, data):
     """Finite logits (M, K) written by `numpy.save`, as float32."""
     expected = len(data.image_label), len(data.classes)
-    with error_context(path, "write it with numpy.save"):
-        # Memory-mapped: a header may claim any size.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            came = "several arrays"
-        else:
-            came = f"{array.dtype} {array.shape}"
-        if came == "several arrays" or array.dtype.kind != "f" or array.shape != expected:
+    with error_context(path, "write it with numpy.save"), open_file(path) as file:
+        shape, by_column, dtype = npy_header(file)
+        if dtype.kind != "f" or shape != expected:
             raise FormatError(
                 f"expected floats {expected}, a row for each image in the order of {data.path} "
-                f"and a column for each class, got {came}"
+                f"and a column for each class, got {dtype} {shape}"
             )
+        # Memory-mapped: the file may hold fewer than its header says.
+        array = np.memmap(file, dtype, "r", file.tell(), shape, "F" if by_column else "C")
         bad = ~(np.abs(array) <= np.finfo(np.float32).max)  # true for NaN as well
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ckd_ref.data import readers
 from ckd_ref.data.errors import error_context
-from ckd_ref.data.readers import read_bin, read_idx, read_image, read_mat
+from ckd_ref.data.readers import npy_header, read_bin, read_idx, read_image, read_mat
 from ckd_ref.events import EVENT_DTYPE, FormatError
 
 
@@ -184,6 +184,51 @@ def test_idx_real_files(shared):
     labels = read_idx(shared / "data/nmnist/labels-idx1-ubyte.gz")
     assert images.shape == (1000, 28, 28) and labels.shape == (1000,)
     assert labels[:5].tolist() == [5, 0, 4, 1, 9]           # how MNIST's training set begins
+
+
+# Headers of NumPy's files
+
+def npy(text, version=1, size=None):
+    text = text if isinstance(text, bytes) else text.encode()
+    size = len(text) if size is None else size
+    return b"\x93NUMPY" + bytes([version, 0]) + size.to_bytes(2 * version, "little") + text
+
+
+HEADER = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n"
+TABLE = np.zeros((7, 3), "<f4")
+FIELDS = np.zeros(5, [("t", "i8"), ("x", ">u2")])
+
+
+def test_npy_headers_are_read_as_numpy_writes_them():
+    for array in (TABLE, TABLE.T, FIELDS, np.zeros((0, 4)), np.float64(3)):
+        for version in ((1, 0), (2, 0)):
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, np.asarray(array), version)
+            stream.seek(0)
+            by_column = array.ndim == 2 and array.strides[0] < array.strides[1]
+            assert npy_header(stream) == (array.shape, by_column, array.dtype)
+            assert len(stream.read()) == array.nbytes
+    assert npy_header(io.BytesIO(npy(HEADER))) == ((2, 3), True, np.dtype("<f4"))
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", "not one array written by numpy.save: .* got an empty file"),
+    (b"PK\3\4and more", "magic string .* got 50 4b 03 04"),
+    (npy(HEADER, 3), "version 1 or 2, got 93 4e 55 4d 50 59 03 00"),
+    (npy(HEADER, 2, 2**32 - 1), "at most 4096 bytes, got one of 4294967295 bytes, 59 of them"),
+    (npy(HEADER + " " * 10**4), "at most 4096 bytes, got one of 10059 bytes, 4097 of them"),
+    (npy(HEADER, size=60), "got one of 60 bytes, 59 of them read"),
+    (npy(HEADER.replace("2, 3", "-" * 4000 + "1,")), "damaged header .*Error"),
+    (npy("(" * 4000), "damaged header"),
+    (npy(b"\xff" * 40), "damaged header"),
+    (npy(HEADER.replace("f4", "V99999999999999")), "damaged header"),
+    (npy(HEADER.replace("2, 3", "-2, -3")), r"at least 0, got the shape \(-2, -3\)"),
+])
+def test_npy_other_headers_are_refused_in_one_line(content, message):
+    """Without gigabytes for a header, and without NumPy's advice to trust the file."""
+    with pytest.raises(FormatError, match=message) as refused:
+        npy_header(io.BytesIO(content))
+    assert "\n" not in str(refused.value) and "allow_pickle" not in str(refused.value)
 
 
 # What libraries complain of

@@ -103,6 +103,10 @@ class Trap:
         return pathlib.Path.touch, (pathlib.Path("unpickled"),)
 
 
+HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (60, 3), }".ljust(117) + "\n"
+FLOATS = b"\x93NUMPY\1\0\x76\0" + HEADER.encode() + bytes(60 * 3 * 8)
+
+
 def claim(path):
     """A header that claims nine million rows more than the file has."""
     np.save(path, np.zeros((60, 3)))
@@ -126,12 +130,14 @@ def claim(path):
             "expected finite logits, got nan in row 0, column 0",
         ),
         (lambda p: np.save(p, np.full((60, 3), 1e300)), r"got 1e\+300 in row 0, column 0"),
-        (lambda p: np.save(p, np.array([[Trap()] * 3] * 60), allow_pickle=True), "numpy.save"),
+        (lambda p: np.save(p, np.array([[Trap()] * 3] * 60), allow_pickle=True), "got object"),
+        (lambda p: p.write_bytes(b"\x93NUMPY\2\0\xff\xff\xff\xff{"), "at most 4096 bytes, got one"),
         (lambda p: p.write_bytes(pickle.dumps(Trap())), "numpy.save"),
-        (lambda p: np.savez(p.open("wb"), a=np.zeros((60, 3))), "several arrays"),
+        (lambda p: np.savez(p.open("wb"), a=np.zeros((60, 3))), "not one array"),
         (lambda p: p.write_bytes(b""), "numpy.save"),
         (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\xff\xff("), "numpy.save"),
-        (claim, "numpy.save"),
+        (claim, r"got float64 \(9000060, 3\)"),
+        (lambda p: p.write_bytes(FLOATS[:-1]), "numpy.save"),
         (lambda p: None, "No such file"),
     ],
 )

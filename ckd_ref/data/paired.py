@@ -397,7 +397,7 @@ def open_paired(path):
 
 
 def _read_columns(file):
-    """Validate an open file by LAYOUT; return its attributes and data sets, read if not streamed."""
+    """Validate an open file by LAYOUT; return attributes and data sets, read unless STREAMED."""
     came = hdf5.attribute(file, "format"), hdf5.attribute(file, "schema")
     if came != (FORMAT, SCHEMA):
         raise FormatError(

@@ -10,6 +10,7 @@ import warnings
 import zlib
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ..events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_sensor_size
 from .errors import error_context
@@ -39,6 +40,9 @@ PNG_PASSES = (
     (0, 1, 1, 2),
 )
 """The passes of an interlaced PNG (Adam7): first column and row, then steps, in pixels."""
+
+MAX_NPY_HEADER = 2**12
+"""Headers of NumPy's files take 64 to 256 bytes; longer ones than this are refused."""
 
 FETCH = "fetch the file again"
 
@@ -201,6 +205,54 @@ def _parse_idx(stream, limit):
             f"expected {size} elements for the shape {shape} of the header, got {came}"
         )
     return np.frombuffer(elements, np.uint8).reshape(shape)
+
+
+def npy_header(stream):
+    """What the header of a ``.npy`` file says, version 1 or 2 of the format.
+
+    Parameters
+    ----------
+    stream : file of bytes, at its beginning; afterwards at the first byte of the elements
+
+    Returns
+    -------
+    shape : tuple of int
+    by_column : bool
+        Whether the first index changes fastest.
+    dtype : dtype
+
+    Raises
+    ------
+    FormatError
+        Another format or version, a header that is damaged, cut off or longer than
+        `MAX_NPY_HEADER`. NumPy would read up to 4 GiB of header, and parses it as Python, which
+        can end in a MemoryError.
+    """
+    magic = stream.read(8)
+    if magic not in (b"\x93NUMPY\1\0", b"\x93NUMPY\2\0"):
+        raise FormatError(
+            "damaged, or not one array written by numpy.save: expected the magic string "
+            f"93 'NUMPY' and version 1 or 2, got {magic.hex(' ') or 'an empty file'}"
+        )
+    size = int.from_bytes(stream.read(2 * magic[6]), "little")
+    header = stream.read(min(size, MAX_NPY_HEADER + 1))
+    if size > MAX_NPY_HEADER or len(header) < size:
+        raise FormatError(
+            f"expected a header of at most {MAX_NPY_HEADER} bytes, "
+            f"got one of {size} bytes, {len(header)} of them read; write it with numpy.save"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that Python 2 wrote it
+            first = io.BytesIO(struct.pack("<H", size) + header)
+            shape, by_column, dtype = npy.read_array_header_1_0(first)
+    except Exception as error:
+        raise FormatError(
+            f"damaged header {header[:40]!r} ({type(error).__name__}); write it with numpy.save"
+        ) from None
+    if min(shape, default=0) < 0:
+        raise FormatError(f"expected lengths of at least 0, got the shape {shape}")
+    return shape, by_column, dtype
 
 
 def read_image(path):
