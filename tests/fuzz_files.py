@@ -424,7 +424,9 @@ FORMATS = {
     "png": IMAGE,
     "png, checksums recomputed": dataclasses.replace(IMAGE, checked=False, repair=repair_png),
     "idx": IDX,
-    "idx.gz": dataclasses.replace(IDX, make=lambda *a: make_idx(*a, gzip.compress), checked=True),
+    "idx.gz": dataclasses.replace(
+        IDX, make=lambda *a: make_idx(*a, gzip.compress), checked=True, edit=None
+    ),
     "idx.gz, checksums recomputed": dataclasses.replace(IDX, repair=gzip.compress),
     "npy, logits": NPY,
     "npy, recording": dataclasses.replace(NPY, make=make_recording, read=read_recording),

@@ -383,6 +383,31 @@ def recorded(monkeypatch):
     return run
 
 
+@pytest.mark.parametrize("name", ["params/head/b", "classes", "logits"])
+def test_arrays_of_another_file_are_refused(
+    glyph_data, small_teacher, random_logits, tmp_path, name
+):
+    """Each has a good checksum of its own; a file made elsewhere has no digest and is read."""
+    one, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    if name == "logits":
+        save_logits(one, random_logits, glyph_data.classes)
+        save_logits(other, random_logits + 1, glyph_data.classes)
+    else:
+        save_teacher(one, small_teacher, glyph_data.classes)
+        params = {key: value + 1 for key, value in small_teacher.params.items()}
+        changed = TrainedTeacher(small_teacher.net, params, small_teacher.state)
+        save_teacher(other, changed, glyph_data.classes[::-1])
+    load_teacher(one, glyph_data)
+    with h5py.File(one, "r+", libver="v110") as file, h5py.File(other) as source:
+        del file[name]
+        source.copy(name, file, name)
+    with pytest.raises(FormatError, match="a.h5: the arrays are not those of one teacher"):
+        load_teacher(one, glyph_data)
+    with h5py.File(one, "r+", libver="v110") as file:
+        del file["digest"]
+    load_teacher(one, glyph_data)
+
+
 def test_a_teacher_sees_every_image_of_its_pools_at_most_once_per_epoch(recorded):
     batches, _, _ = recorded(epochs=3, batch=4, padding=1)
     assert len(batches) == 3 * 4, "17 images make 4 batches of 4"

@@ -38,6 +38,7 @@ def save_teacher(path, teacher, classes):
         for group in ("params", "state"):
             for name, array in getattr(teacher, group).items():
                 hdf5.write(file, f"{group}/{name}", array)
+        _write_digest(file, classes, teacher.params | teacher.state)
 
 
 def load_teacher(path, data):
@@ -68,6 +69,7 @@ def load_teacher(path, data):
              for name, array in tree.items()}
             for group, tree in zip(("params", "state"), net.init(np.random.default_rng(0)))
         )
+        _check_digest(file, params | state)
         for name, array in (params | state).items():
             if not np.isfinite(array).all():
                 raise FormatError(f"expected finite numbers in {name}")
@@ -157,6 +159,27 @@ def _write_classes(file, classes):
     hdf5.write(file, "classes", np.array([name.encode() for name in classes]))
 
 
+def _write_digest(file, classes, arrays):
+    text = _digest([name.encode() for name in classes], arrays)
+    hdf5.write(file, "digest", np.frombuffer(text.encode(), np.uint8))
+
+
+def _check_digest(file, arrays):
+    """Refuse arrays that are whole, but of several files; a file made elsewhere has no digest."""
+    if "digest" in file:
+        text = hdf5.dataset(file, "digest", np.uint8, ("bytes",))[()].tobytes().decode()
+        if text != _digest(hdf5.dataset(file, "classes", "S", ("K",))[()].tolist(), arrays):
+            raise FormatError("the arrays are not those of one teacher; some are another file's")
+
+
+def _digest(names, arrays):
+    """Of class names and all arrays together: a checksum of each does not notice an exchange."""
+    digest = hashlib.blake2b(repr(names).encode(), digest_size=16)
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
+
+
 def _class_order(file, data):
     """For every class of the data, its position among the names in an open file."""
     names = hdf5.dataset(file, "classes", "S", ("K",))[()]
@@ -183,6 +206,7 @@ def save_logits(path, logits, classes):
     with atomic_hdf5(path) as file:
         hdf5.write(file, "logits", logits)
         _write_classes(file, classes)
+        _write_digest(file, classes, {"logits": np.asarray(logits)})
 
 
 def load_logits(path, data):
@@ -216,7 +240,9 @@ def _logits_in(file, data):
     """The logits in an open file, see `load_logits`."""
     order = _class_order(file, data)
     shape = len(data.image_label), len(data.classes)
-    return check_logits(hdf5.dataset(file, "logits", "f", shape)[()][:, order], data)
+    logits = hdf5.dataset(file, "logits", "f", shape)[()]
+    _check_digest(file, {"logits": logits})
+    return check_logits(logits[:, order], data)
 
 
 def check_logits(logits, data):
