@@ -97,16 +97,20 @@ def duration(start):
     return min(seconds)
 
 
-def children(process):
-    """The processes that a process has started and that still run (Linux)."""
+def workers_of(process):
+    """The worker processes that a process has started and that still run (Linux)."""
+    found = []
     with contextlib.suppress(FileNotFoundError):
-        tasks = pathlib.Path(f"/proc/{process}/task").glob("*/children")
-        return [int(child) for task in tasks for child in task.read_text().split()]
-    return []
+        for task in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+            found += [int(child) for child in task.read_text().split()]
+    return [child for child in found if b"spawn_main" in command_of(child)]
 
 
-def runs(process):
-    return pathlib.Path(f"/proc/{process}").exists()
+def command_of(process):
+    """The command line of a process, empty if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return pathlib.Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 # Training
@@ -191,7 +195,7 @@ def kill_workers(data, folder, kills, rng):
         run = folder / str(k)
         with subprocess.Popen([*command, str(run)], **options) as process:
             time.sleep(rng.uniform(0, longest))
-            workers = children(process.pid)
+            workers = workers_of(process.pid)
             if workers:
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     os.kill(int(rng.choice(workers)), SIGNALS[k % 2])
@@ -325,12 +329,12 @@ def kill_converter(name, folder, kills, rng, workers=(1, 2)):
         child = apart(convert, run, n)
         time.sleep(rng.uniform(0, longest[n]))
         # The process itself, or one of those that load samples.
-        helpers = children(child)
+        helpers = workers_of(child)
         victim = int(rng.choice([child, *helpers]))
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, SIGNALS[k // len(workers) % 2])
         os.waitpid(child, 0)
-        while any(map(runs, helpers)):                         # they notice that it is gone
+        while any(map(command_of, helpers)):                   # they notice that it is gone
             time.sleep(0.01)
         left = {path.name for path in (folder / run).iterdir()} if (folder / run).exists() else ()
         parts = len(list((folder / run).glob("out.h5.parts/*.npz")))

@@ -145,7 +145,7 @@ def test_frames_need_a_whole_number_of_windows(path, T):
         data.frames([0], T, 8)
 
 
-def test_frames_beyond_the_memory_say_how_much_they_need(path, monkeypatch):
+def test_what_memory_does_not_hold_is_refused_with_its_size(path, monkeypatch):
     def no_memory(shape, dtype):
         raise MemoryError(f"Unable to allocate an array with shape {shape}")
 
@@ -155,6 +155,8 @@ def test_frames_beyond_the_memory_say_how_much_they_need(path, monkeypatch):
         patch.setattr(np, "empty", no_memory)
         with pytest.raises(ValueError, match=r"good.h5: too little memory for 2 .*\(2, 3, 8, 8, 2"):
             data.frames([0, 0, 0], 2, 8)
+        with pytest.raises(ValueError, match=r"too little memory for 2 images .*\(2, 5, 5, 3\)"):
+            data.images([0, 1])
 
 
 def test_frames_are_resized_one_recording_at_a_time(tmp_path, rng):

@@ -101,6 +101,11 @@ def test_killed_runs_resume_to_the_same_bits(data, tmp_path, rng):
     assert len(list(kill.kill_training(data, tmp_path, 2, rng))) == 2
 
 
+def test_a_killed_converter_resumes_to_the_same_bytes(tmp_path, rng):
+    """By SIGKILL and by SIGTERM; the long form kills each converter, and its workers."""
+    assert len(list(kill.kill_converter("nmnist", tmp_path, 2, rng, workers=[1]))) == 2
+
+
 def test_a_kill_between_the_renames_loses_one_save(data, tmp_path):
     fit(data, tmp_path)
     end = contents(tmp_path)

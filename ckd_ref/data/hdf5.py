@@ -14,6 +14,12 @@ from .files import open_file
 DEFLATE_RATIO = 1032
 """Largest possible expansion of a deflate stream."""
 
+MAX_PACKED_CHUNK, MAX_PACKED = 2**26, 2**30
+"""Bytes of one compressed chunk, and of a compressed data set that is read as a whole, at most.
+
+By the ratio alone, a file of 30 MB might claim 30 GB.
+"""
+
 REMAKE = "make the file again"
 
 _KINDS = {"S": "bytes of fixed length", "f": "floating point"}
@@ -57,7 +63,8 @@ def dataset(file, name, dtype, shape, lengths=None):
     """The data set `name` of an open file, validated but not read.
 
     Memory is bounded before reading: the chunks of the data set decompress to at most the bytes
-    stored for them, or 1032 times as much if they are compressed.
+    stored for them, or 1032 times as much if they are compressed, each of them to at most
+    `MAX_PACKED_CHUNK`.
 
     Parameters
     ----------
@@ -127,6 +134,11 @@ def dataset(file, name, dtype, shape, lengths=None):
             f"{name}: {claimed} bytes by its shape {found.shape} in chunks of {found.chunks}, "
             f"more than the {held} bytes at most that the file holds of it; {REMAKE}"
         )
+    if len(filters) > 1 and claimed > chunks * MAX_PACKED_CHUNK:
+        raise FormatError(
+            f"{name}: expected compressed chunks of at most {MAX_PACKED_CHUNK} bytes, "
+            f"got {found.chunks} of {found.dtype}; {REMAKE} with smaller ones"
+        )
     if found.id.get_num_chunks() != chunks:
         raise FormatError(
             f"{name}: expected {chunks} chunks, got {found.id.get_num_chunks()}; {REMAKE}"
@@ -156,6 +168,12 @@ class StoredArray:
 
     def __getitem__(self, key):
         if isinstance(key, tuple):
+            size = math.prod(self.shape) * self._dtype.itemsize
+            if self._packed and size > MAX_PACKED:
+                raise FormatError(
+                    f"{self._name}: unpacks to {size} bytes, expected at most {MAX_PACKED}; "
+                    f"{REMAKE} without compression"
+                )
             return self._rows(0, len(self))
         if isinstance(key, slice):
             begin, end, _ = key.indices(len(self))

@@ -307,11 +307,12 @@ class PairedData:
     def images(self, indices):
         """Images by position: (B, S, S, 3) float32 RGB in [0, 1]."""
         indices = self._check_indices(indices, len(self.image_label), "image")
-        pixels = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        S = self.image_size
+        images = self._empty((len(indices), S, S, 3), f"{len(indices)} images")
         for b, i in enumerate(indices):
             with error_context(f"{self.path}, image {i}", hdf5.REMAKE):
-                pixels[b] = self._streamed["images/pixels"][i]
-        return pixels / np.float32(255)
+                np.divide(self._streamed["images/pixels"][i], np.float32(255), out=images[b])
+        return images
 
     def recording(self, index):
         """One recording by position, validated: (n,) array of EVENT_DTYPE."""
@@ -361,18 +362,18 @@ class PairedData:
             if self.sensor_size != (size, size):
                 sample = resize_frames(sample, size)
             if b == 0:
-                frames = self._empty_frames(len(indices), *sample.shape)
+                what = f"{T} frames of {len(indices)} recordings"
+                frames = self._empty((len(sample), len(indices), *sample.shape[1:]), what)
             frames[:, b] = sample
         return frames
 
-    def _empty_frames(self, B, T, *shape):
-        """Memory for frames (T, B, size, size, 2), or a ValueError that says how much it is."""
+    def _empty(self, shape, what):
+        """Memory for floats, or a ValueError that says how much was asked for."""
         try:
-            return np.empty((T, B, *shape), np.float32)
+            return np.empty(shape, np.float32)
         except MemoryError as error:
             raise ValueError(
-                f"{self.path}: too little memory for {T} frames of {B} recordings ({error}); "
-                "use fewer recordings, fewer frames or a smaller size"
+                f"{self.path}: too little memory for {what} ({error}); use fewer or smaller ones"
             ) from None
 
     def _check_indices(self, indices, end, what):
