@@ -254,6 +254,31 @@ def test_an_endless_index_is_refused(path):
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes are kept to a forked process")
+def test_an_index_that_does_not_fit_the_lengths_is_refused(tmp_path):
+    """HDF5 2.0 finds a chunk's place by the largest lengths, and reads beyond the index's end."""
+    def use():
+        with pytest.raises(FormatError, match=f"a.h5: .*{message}"):
+            read(path, shape=("N", 10))
+
+    path = tmp_path / "a.h5"
+    fixed, grows = {"chunks": (2, 5)}, {"chunks": (2, 10), "maxshape": (None, 10)}
+    ten, endless = (10).to_bytes(8, "little"), b"\xff" * 8
+    for options, field, changed, message in (
+        (fixed, ten * 4, ten * 3 + ten[:6] + b"\xff\0", "the largest shape .10, 10. for .* type 3"),
+        (fixed, ten * 4, ten * 3 + endless, "the largest shape .10, 10. .* got .10, None."),
+        (grows, ten * 2 + endless + ten, ten * 4, "(the largest shape|unlimited)"),
+        (fixed, b"FAHD\0\1\x0e\x0a" + ten, b"FAHD\0\1\x0e\x0a\5" + bytes(7),
+         "an index of 10 chunks, got one of 5"),
+    ):
+        with h5py.File(path, "w", libver="v110") as file:
+            hdf5.write(file, "group/values", np.ones((10, 10)), **options)
+        content = path.read_bytes()
+        assert content.count(field) == 1
+        path.write_bytes(fuzz_files.repair_hdf5(content.replace(field, changed)))
+        assert exit_code(use) == 0
+
+
 def test_two_axes_that_grow_are_refused(path):
     with h5py.File(path, "r+", libver="v110") as file:
         del file["group/values"]

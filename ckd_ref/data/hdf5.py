@@ -90,8 +90,9 @@ def dataset(file, name, dtype, shape, lengths=None):
     parts = itertools.accumulate(name.split("/"), "{}/{}".format)
     if not all(isinstance(file.get(part, getlink=True), h5py.HardLink) for part in parts):
         raise FormatError(f"{name}: expected a data set in the file itself, got none; {REMAKE}")
+    index = None
     if file.mode == "r":  # a file being written is our own
-        _check_header(file, name)
+        index = _check_header(file, name)
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.chunks is None or not found.fletcher32:
         raise FormatError(
@@ -126,6 +127,8 @@ def dataset(file, name, dtype, shape, lengths=None):
             f"{name}: expected the shape {shape} = {expected}, got {found.shape}; {REMAKE}"
         )
     chunks = math.prod(-(-n // c) for n, c in zip(found.shape, found.chunks))
+    if index:
+        _check_index(found, name, chunks, *index)
     held = min(found.id.get_storage_size(), file.id.get_filesize())
     held *= DEFLATE_RATIO if len(filters) > 1 else 1
     claimed = chunks * math.prod(found.chunks) * found.dtype.itemsize
@@ -234,19 +237,40 @@ def fletcher32(content):
     return high << 16 | low
 
 
-def _check_header(file, name):
-    """Refuse what makes HDF5 2.0 crash or hang.
+def _check_index(found, name, chunks, kind, elements):
+    """Refuse a chunk index that does not fit the lengths: HDF5 2.0 would read beyond its end.
 
-    These are chunks without axes, by whose number it divides, and endless chunk indexes. The
+    An index of type 4 is for a first axis that grows; all others are for fixed lengths.
+    """
+    growing = (None, *found.shape[1:])
+    expected = growing if kind == 4 else found.shape
+    if found.maxshape != expected:
+        raise FormatError(
+            f"{name}: expected the largest shape {expected} for a chunk index of type {kind}, "
+            f"got {found.maxshape}; {REMAKE}"
+        )
+    if kind == 3 and elements != chunks:
+        raise FormatError(
+            f"{name}: expected an index of {chunks} chunks, got one of {elements}; {REMAKE}"
+        )
+
+
+def _check_header(file, name):
+    """Type of the chunk index and how many elements it claims; refuse what HDF5 2.0 fails at.
+
+    It crashes at chunks without axes, by whose number it divides, and hangs at endless indexes. The
     layout of a data set (HDF5 1.10) consists of version 4, class (2 = chunked), flags, number
     of axes, bytes per length, a length for each axis, type of the index, its parameters and its
     address. The index stores its number of chunks.
     """
     size = file.id.get_filesize()
+    found = None
     with open(file.filename, "rb") as raw:
         for kind, body in _messages(raw, h5py.h5o.get_info(file.id, name.encode()).addr):
             if kind != 8 or body[1] != 2:
                 continue
+            if found:
+                raise FormatError(f"{name}: expected one layout, got two; {REMAKE}")
             if body[0] < 4 or body[3] == 0:
                 raise FormatError(
                     f"{name}: expected chunks (layout 4 or later: libver='v110') with at least "
@@ -254,6 +278,7 @@ def _check_header(file, name):
                 )
             index = body[5 + body[3] * body[4]:]
             if index[0] == 1:  # a single chunk has no index
+                found = 1, 1
                 continue
             if index[0] not in (3, 4):
                 raise FormatError(
@@ -271,6 +296,8 @@ def _check_header(file, name):
                 raise FormatError(
                     f"{name}: an index of {chunks} chunks, more than {size} bytes hold; {REMAKE}"
                 )
+            found = index[0], chunks
+    return found
 
 
 def _messages(raw, address):
