@@ -303,9 +303,9 @@ def test_a_pair_is_the_first_training_recording_and_its_image(tmp_path):
 
 @pytest.mark.parametrize("spoil, out, message", [
     (lambda path: path.write_bytes(path.read_bytes()[:3000]), "a.png", "small.h5"),
-    (lambda path: path.unlink(), "a.png", "No such file"),
+    (lambda path: path.unlink(), "a.png", "there is no file"),
     (lambda path: None, "small.h5", "ends in .png"),
-    (lambda path: None, "nowhere/a.png", "make it first"),
+    (lambda path: None, "nowhere/a.png", "in a folder that exists"),
 ])
 def test_problems_end_in_one_line(path, tmp_path, capsys, spoil, out, message):
     spoil(path)

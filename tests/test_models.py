@@ -686,6 +686,6 @@ def test_the_least_of_every_setting_is_allowed_and_less_is_not(name):
 
 def test_what_every_setting_must_at_least_be():
     assert LEAST == dict(
-        T=1, epochs=1, batches=1, batch=2, warmup=0, padding=0, seed=0, static_per_class=1,
-        events_per_class=1,
+        T=1, epochs=1, batches=1, batch=2, warmup=0, padding=0, rotation=0, seed=0,
+        static_per_class=1, events_per_class=1,
     )

@@ -18,7 +18,7 @@ from small import FLAGS, SMALL
 from ckd_ref.__main__ import main
 from ckd_ref.config import Config
 from ckd_ref.events import FormatError
-from ckd_ref.run import plots
+from ckd_ref.run import comparison, plots
 from ckd_ref.run import sweep as module
 from ckd_ref.run.sweep import (
     LADDER,
@@ -55,6 +55,22 @@ def jobs(glyph_file):
         Job("glyphs", str(glyph_file), "events", dataclasses.replace(config, seed=seed))
         for seed in range(3)
     ]
+
+
+def test_compare_has_a_job_for_every_seed_and_rung(monkeypatch, glyph_file, tmp_path):
+    def swept(jobs, *_, **__):
+        asked.extend(jobs)
+        raise InterruptedError("enough")
+
+    asked = []
+    monkeypatch.setattr(comparison, "sweep", swept)
+    with pytest.raises(InterruptedError):
+        comparison.compare(glyph_file, Config(**SMALL, seed=3), tmp_path, seeds=2)
+    assert [(job.config.seed, job.variant) for job in asked] == [
+        (seed, name) for seed in (3, 4) for name in LADDER
+    ]
+    assert all(job.config == Config(**SMALL | LADDER[job.variant], seed=job.config.seed)
+               for job in asked)
 
 
 class InProcess(concurrent.futures.Executor):

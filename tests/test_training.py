@@ -222,6 +222,7 @@ class Encoded:
     """
 
     classes = ("a", "b")
+    image_size = 16
     image_split = np.repeat(["teacher", "static", "test"], 8)
     image_label = np.arange(24) % 2
     event_split = np.repeat(["train", "test"], 6)
