@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ckd_ref.data.errors import error_context
-from ckd_ref.data.files import atomic_write, locked
+from ckd_ref.data.files import atomic_write, locked, open_file
 from ckd_ref.data.info import printable
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
@@ -219,8 +219,8 @@ def parts_folder(options, form, plan):
             sample.identity, sample.split,
         )
         digest.update(repr(tuple(map(_identify, values))).encode("utf-8", "surrogateescape"))
-    with contextlib.suppress(FileNotFoundError):
-        if (folder / "plan").read_text() == digest.hexdigest():
+    with contextlib.suppress(FileNotFoundError), open_file(folder / "plan") as file:
+        if file.read() == digest.hexdigest().encode():
             return folder
         if not options.overwrite:
             raise FileExistsError(
@@ -294,7 +294,10 @@ def merge(path, shard, writer):
     """
     try:
         # The zip format of npz has checksums.
-        with error_context(path, "repeat the command"), np.load(path, allow_pickle=False) as part:
+        with (
+            error_context(path, "repeat the command"), open_file(path) as file,
+            np.load(file, allow_pickle=False) as part,
+        ):
             contents = np.split(part["contents"], part["ends"][:-1])
             for sample, content in zip(shard, contents, strict=True):
                 add = writer.add_image if sample.group == "images" else writer.add_recording

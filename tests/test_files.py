@@ -14,6 +14,7 @@ from ckd_ref.data import files, hdf5
 from ckd_ref.data.files import atomic_write, locked, open_file, remove_leftovers
 from ckd_ref.data.readers import read_bin, read_idx
 from ckd_ref.run.session import read_rows
+from ckd_ref.run.sweep import read_lines, read_spec
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
@@ -244,7 +245,7 @@ def test_a_pipe_is_not_waited_for(folder):
     for path in (folder / "b.txt", "/dev/zero"):
         with pytest.raises(OSError, match="expected a file, got a pipe or a device: "):
             open_file(path)
-    for read in (read_bin, read_idx, hdf5.open_checked, read_rows):
+    for read in (read_bin, read_idx, hdf5.open_checked, read_rows, read_lines, read_spec):
         with pytest.raises(OSError, match="expected a file, got a pipe or a device: .*b.txt"):
             read(folder / "b.txt")
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..config import Config
 from ..data import glyphs
-from ..data.files import locked, remove_leftovers
+from ..data.files import locked, open_file, remove_leftovers
 from ..data.paired import IMAGE_SPLITS, open_paired
 from ..events import FormatError
 from ..teacher import EPOCHS, untrained_teacher
@@ -132,7 +132,8 @@ def read_spec(path):
     """
     path = pathlib.Path(path)
     try:
-        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            spec = tomllib.load(file)
         first, count = spec["seeds"]
         if unknown := set(spec) - KEYS:
             raise ValueError(f"expected the keys {', '.join(sorted(KEYS))}, got {unknown}")
@@ -362,7 +363,8 @@ def read_lines(path):
     if path is None or not pathlib.Path(path).exists():
         return []
     path = pathlib.Path(path)
-    texts = path.read_text(encoding="utf-8").split("\n")
+    with open_file(path) as file:
+        texts = file.read().decode("utf-8", "replace").split("\n")        # no JSON: told below
     lines = []
     for number, text in enumerate(texts[:-1], 1):
         try:
