@@ -58,7 +58,7 @@ class BatchSampler:
 
     def __init__(
         self, data: Any, config: Any, teacher: Callable[[ndarray], ndarray] | ndarray | None = None
-    ):
+    ) -> None:
         recordings = data.recordings_in("train")
         kept = first_of_class(data.event_label[recordings], config.events_per_class)
         recordings = recordings[kept]

@@ -88,7 +88,7 @@ def _products(x, w, stride):
 class Im2col:
     """Products of images (n, H, W, C) with one filter (k, k, C, K) as one matrix product."""
 
-    def __init__(self, w: ndarray, stride: int = 1):
+    def __init__(self, w: ndarray, stride: int = 1) -> None:
         self.w = w
         self.stride = stride
 

@@ -42,7 +42,7 @@ class Winograd:
         Side of the outputs of a tile; divides H and W.
     """
 
-    def __init__(self, w: ndarray, m: int):
+    def __init__(self, w: ndarray, m: int) -> None:
         self.C, self.K = w.shape[2:]
         self.m = m
         self.A = values_at_points(m, m).astype(w.dtype)
