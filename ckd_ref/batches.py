@@ -31,8 +31,8 @@ class Batch:
     static: ndarray
     events: ndarray
     labels: ndarray
-    teacher_logits: ndarray = None
-    shares: ndarray = None
+    teacher_logits: ndarray | None = None
+    shares: ndarray | None = None
 
 
 class BatchSampler:

@@ -87,7 +87,7 @@ class Job:
     path: str
     variant: str
     config: Config
-    teacher: str = None
+    teacher: str | None = None
     teacher_epochs: int = EPOCHS
 
     @property
