@@ -1,8 +1,12 @@
 """Batches of paired data: pairs of a class, replacement (Eq. 8), random crops."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from .color import value_frames
 from .schedules import replacement_probability
@@ -24,11 +28,11 @@ class Batch:
         Share of every class in each row of `events`, where recordings have been mixed.
     """
 
-    static: np.ndarray
-    events: np.ndarray
-    labels: np.ndarray
-    teacher_logits: np.ndarray = None
-    shares: np.ndarray = None
+    static: ndarray
+    events: ndarray
+    labels: ndarray
+    teacher_logits: ndarray | None = None
+    shares: ndarray | None = None
 
 
 class BatchSampler:
@@ -52,7 +56,9 @@ class BatchSampler:
         or one row of logits per image of the data.
     """
 
-    def __init__(self, data, config, teacher=None):
+    def __init__(
+        self, data: Any, config: Any, teacher: Callable[[ndarray], ndarray] | ndarray | None = None
+    ) -> None:
         recordings = data.recordings_in("train")
         kept = first_of_class(data.event_label[recordings], config.events_per_class)
         recordings = recordings[kept]
@@ -66,7 +72,7 @@ class BatchSampler:
         self.image_label = data.image_label[images]                    # (M,)
         self.teacher = teacher if teacher is None or callable(teacher) else teacher[images]
 
-    def draw(self, index, epoch, rng):
+    def draw(self, index: int, epoch: int, rng: Generator) -> Batch:
         """A batch for this position in the training. Every method draws the same numbers.
 
         What flips, rotations, `nda` and `eventmix` draw comes from generators of their own.
@@ -114,7 +120,7 @@ def _apart(rng):
     return np.random.default_rng(far_ahead.integers(2**63))
 
 
-def first_of_class(label, count):
+def first_of_class(label: ndarray, count: int | None) -> ndarray:
     """Positions of the first samples of every class, in their order.
 
     Parameters
@@ -147,7 +153,9 @@ def first_of_class(label, count):
     return np.sort(np.concatenate(kept))
 
 
-def sample_pairs(event_label, image_label, batch, rng):
+def sample_pairs(
+    event_label: ndarray, image_label: ndarray, batch: int, rng: Generator
+) -> tuple[ndarray, ndarray]:
     """Draw recordings and, for each, an image of the same class (Sec. III-A1).
 
     Class-balanced, with replacement: every class is equally likely at every draw, and so is every
@@ -196,7 +204,7 @@ def _draw_of_class(label, wanted, rng):
     return order[rng.integers(begin, end)]
 
 
-def replacement_mask(probability, uniforms):
+def replacement_mask(probability: float, uniforms: ndarray) -> ndarray:
     """Which samples of the static stream are replaced, given the probability of Eq. (8).
 
     Parameters
@@ -214,7 +222,7 @@ def replacement_mask(probability, uniforms):
     return (np.asarray(uniforms) <= probability) & (probability > 0)
 
 
-def replace_static(static, events, mask):
+def replace_static(static: ndarray, events: ndarray, mask: ndarray) -> ndarray:
     """Replace samples of the static stream by the event samples of their rows (Sec. III-A2).
 
     Parameters
@@ -240,7 +248,7 @@ def replace_static(static, events, mask):
     return np.where(mask[None, :, None, None, None], events, static)
 
 
-def random_crop(frames, padding, rng):
+def random_crop(frames: ndarray, padding: int, rng: Generator) -> ndarray:
     """Shift each sample by up to `padding` pixels each way, with zeros around it.
 
     Parameters
@@ -275,7 +283,9 @@ def random_crop(frames, padding, rng):
     return cropped
 
 
-def mix_recordings(events, labels, classes, rng):
+def mix_recordings(
+    events: ndarray, labels: ndarray, classes: int, rng: Generator
+) -> tuple[ndarray, ndarray]:
     """Mix recordings of a batch with each other, by `eventmix`.
 
     Assumption: every recording has another of the batch as its partner, is mixed with probability

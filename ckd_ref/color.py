@@ -1,9 +1,10 @@
 """From RGB pictures to the frames of the static stream (Sec. III-A1)."""
 
 import numpy as np
+from numpy import ndarray
 
 
-def rgb_to_hsv(rgb):
+def rgb_to_hsv(rgb: ndarray) -> ndarray:
     """Hue, saturation and value of RGB colours (the hexcone model of A. R. Smith, 1978).
 
     Value is the largest of the three channels, saturation its relative distance from the
@@ -40,7 +41,7 @@ def rgb_to_hsv(rgb):
     return np.stack([hue, saturation, value], axis=-1, dtype=rgb.dtype)
 
 
-def value_frames(rgb, T):
+def value_frames(rgb: ndarray, T: int) -> ndarray:
     """The static stream's input: the V channel, alike in both polarity channels and at all T steps.
 
     Parameters

@@ -174,19 +174,19 @@ class Config:
         self.neuron()
 
     @property
-    def switch(self):
+    def switch(self) -> float:
         """e_th of Eq. (10), or three quarters of the training."""
         return 0.75 * self.epochs - 0.5 if self.threshold is None else self.threshold
 
-    def neuron(self):
+    def neuron(self) -> Neuron:
         """Settings of the student's neurons."""
         return Neuron(
             self.tau, self.v_th, self.surrogate, self.surrogate_width, self.detach_reset
         )
 
-    def model(self, classes):
+    def model(self, classes: int) -> VGGSNN | SpikingResNet18:
         """The student's network for this number of classes."""
-        options = {
+        options: dict = {
             "T": self.T, "width": self.width, "size": self.size, "per_step": self.per_step,
             "neuron": self.neuron(),
         }

@@ -2,11 +2,15 @@
 
 import autograd.numpy as np
 from autograd.tracer import getval
+from numpy import ndarray
 
 from ._numerics import check_pair, kl_divergence, log_softmax, mean, one_hot
 
 
-def dkd_loss(teacher, student, labels, alpha=1.0, beta=8.0, temperature=4.0):
+def dkd_loss(
+    teacher: ndarray, student: ndarray, labels: ndarray, alpha: float = 1.0, beta: float = 8.0,
+    temperature: float = 4.0,
+) -> float:
     """Decoupled distillation (Zhao et al., 2022 [19]): target against the rest, and the rest.
 
     ``tau^2 mean_B (alpha KL(b_t || b_s) + beta KL(r_t || r_s))``: b = (p_y, 1 - p_y) and r = the
@@ -42,7 +46,10 @@ def dkd_loss(teacher, student, labels, alpha=1.0, beta=8.0, temperature=4.0):
     return mean(alpha * tckd + beta * nckd) * temperature**2
 
 
-def dist_loss(teacher, student, beta=1.0, gamma=1.0, temperature=1.0):
+def dist_loss(
+    teacher: ndarray, student: ndarray, beta: float = 1.0, gamma: float = 1.0,
+    temperature: float = 1.0,
+) -> float:
     """DIST (Huang et al., 2022 [32]): correlation instead of equality of the probabilities.
 
     ``tau^2 (beta mean_B (1 - rho(rows)) + gamma mean_K (1 - rho(columns)))``, rho = Pearson's
@@ -69,7 +76,9 @@ def dist_loss(teacher, student, beta=1.0, gamma=1.0, temperature=1.0):
     return (beta * inter + gamma * intra) * temperature**2
 
 
-def luminet_loss(teacher, student, alpha=1.0, temperature=4.0):
+def luminet_loss(
+    teacher: ndarray, student: ndarray, alpha: float = 1.0, temperature: float = 4.0
+) -> float:
     """LumiNet (Hossain et al., 2023 [31]): distillation of logits standardised per class.
 
     ``alpha^2 mean_B KL(softmax(z_t / tau) || softmax(z_s / tau))`` with every class's logits z

@@ -9,8 +9,9 @@ import typing
 
 import numpy as np
 from autograd.tracer import Node, trace
+from numpy import ndarray
 
-from .models import SpikingResNet18
+from .models import VGGSNN, SpikingResNet18, Teacher
 from .neuron import spike
 
 MAC, AC = 4.6e-12, 0.9e-12
@@ -37,12 +38,12 @@ class Operations(typing.NamedTuple):
     macs: float
 
 
-def joules(accumulates, macs):
+def joules(accumulates: float, macs: float) -> float:
     """Energy of so many operations at 45 nm, see `MAC` and `AC`."""
     return AC * accumulates + MAC * macs
 
 
-def fan_out(side, k, K, stride=1):
+def fan_out(side: int, k: int, K: int, stride: int = 1) -> ndarray:
     """How many synapses of a k x k filter one value at each pixel drives.
 
     In the middle of the image these are ``k**2 * K`` at stride 1; at the border a part of the
@@ -65,7 +66,9 @@ def fan_out(side, k, K, stride=1):
     return np.outer(outputs, outputs) * K
 
 
-def count_operations(net, params, state, frames, batch=20):
+def count_operations(
+    net: VGGSNN | SpikingResNet18, params: dict, state: dict, frames: ndarray, batch: int = 20
+) -> list[Operations]:
     """Synaptic operations per inference of a student, layer by layer, from its real spikes.
 
     A spike costs an accumulate in every synapse that it drives, see `fan_out`.
@@ -154,7 +157,7 @@ class _SpikeNode(Node):
         self.seen = seen
 
 
-def teacher_macs(net):
+def teacher_macs(net: Teacher) -> int:
     """Multiply-accumulates of the small teacher for one image; every pixel is multiplied.
 
     Parameters
@@ -172,7 +175,7 @@ def teacher_macs(net):
     return macs + side**2 * net.channels[-1] * net.classes
 
 
-def energy_table(operations, teacher):
+def energy_table(operations: list[Operations], teacher: int) -> str:
     """The operations of a student beside those of its teacher, and their energy, as Markdown.
 
     Parameters
@@ -193,7 +196,7 @@ def energy_table(operations, teacher):
     ]
     lines = ["| synapses | firing rate | AC | MAC | energy, uJ |", "|---|---|---|---|---|"]
     for name, rate, accumulates, macs in rows:
-        rate = "" if rate is None else f"{rate:.3f}"
+        shown = "" if rate is None else f"{rate:.3f}"
         energy = 1e6 * joules(accumulates, macs)
-        lines.append(f"| {name} | {rate} | {accumulates:,.0f} | {macs:,.0f} | {energy:.3f} |")
+        lines.append(f"| {name} | {shown} | {accumulates:,.0f} | {macs:,.0f} | {energy:.3f} |")
     return "\n".join([*lines, "", CAVEAT])

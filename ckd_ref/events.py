@@ -2,8 +2,10 @@
 
 import bisect
 import functools
+from collections.abc import Sequence
 
 import numpy as np
+from numpy import ndarray
 
 EVENT_DTYPE = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8)])
 """One event of Eq. (4): time `t` in microseconds, column `x`, row `y`, polarity `p` (1 = ON)."""
@@ -34,7 +36,7 @@ class FormatError(ValueError):
     """Data that does not keep to its format; the message names the place and what was expected."""
 
 
-def check_events(events, sensor_size):
+def check_events(events: ndarray, sensor_size: tuple[int, int]) -> ndarray:
     """Pass a valid recording through; refuse any other and name its first bad event.
 
     Parameters
@@ -110,7 +112,7 @@ def _earlier(t):
     return np.concatenate(([False], t[1:] < t[:-1]))
 
 
-def check_sensor_size(sensor_size):
+def check_sensor_size(sensor_size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns (H, W) as two positive whole numbers, or a ValueError."""
     try:
         H, W = (int(n) for n in sensor_size)
@@ -123,7 +125,10 @@ def check_sensor_size(sensor_size):
     return H, W
 
 
-def bin_events(events, T, sensor_size, window=None, rule="conserving"):
+def bin_events(
+    events: ndarray, T: int, sensor_size: tuple[int, int], window: tuple[int, int] | None = None,
+    rule: str = "conserving",
+) -> ndarray:
     """Count the events of Eq. (4) per time window, pixel and polarity (Sec. II: frames).
 
     Parameters
@@ -159,7 +164,9 @@ def bin_events(events, T, sensor_size, window=None, rule="conserving"):
     return count_events(events, window_edges(events["t"], T, window, rule), sensor_size)
 
 
-def window_edges(t, T, window=None, rule="conserving"):
+def window_edges(
+    t: ndarray, T: int, window: tuple[int, int] | None = None, rule: str = "conserving"
+) -> list[int]:
     """Times at which the T frames of a recording begin and end, in whole microseconds.
 
     Parameters
@@ -224,7 +231,7 @@ def _check_window(window):
     return first, last
 
 
-def count_events(events, edges, sensor_size):
+def count_events(events: ndarray, edges: Sequence[int], sensor_size: tuple[int, int]) -> ndarray:
     """Events of a valid recording per window, pixel and polarity: (T, H, W, 2) float32.
 
     Parameters
@@ -273,7 +280,7 @@ def _check_memory(T, H, W):
         )
 
 
-def resize_frames(frames, size):
+def resize_frames(frames: ndarray, size: int) -> ndarray:
     """Resize the planes of frames bilinearly, corners aligned (Sec. IV-A: all become 48 x 48).
 
     Output row i samples input row ``i (H - 1) / (size - 1)``; columns alike. Each output pixel
@@ -328,7 +335,7 @@ def _neighbours(n, size):
     return (before, 1 - (position - before)), (np.minimum(before + 1, n - 1), position - before)
 
 
-def from_arrays(t, x, y, p, unit="us"):
+def from_arrays(t: ndarray, x: ndarray, y: ndarray, p: ndarray, unit: str = "us") -> ndarray:
     """Make a recording of what event files hold, or refuse it and name the first bad row.
 
     Parameters

@@ -1,7 +1,10 @@
 """The loss of CKD and its parts (Sec. III, Eqs. 5-7, 9 and 11)."""
 
+from collections.abc import Callable
+
 import autograd.numpy as np
 from autograd.tracer import getval
+from numpy import ndarray
 
 from ._numerics import (
     check_pair,
@@ -15,7 +18,7 @@ from ._numerics import (
 from .similarity import linear_cka
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: ndarray, labels: ndarray) -> ndarray:
     """Cross-entropy of each sample, ``-log softmax(logits)[label]``.
 
     Parameters
@@ -32,7 +35,10 @@ def cross_entropy(logits, labels):
     return -np.sum(one_hot(labels, logits) * log_softmax(logits), axis=-1)
 
 
-def tet_loss(logits, labels, lam=1e-3, target=1.0, weights=None):
+def tet_loss(
+    logits: ndarray, labels: ndarray, lam: float = 1e-3, target: float = 1.0,
+    weights: ndarray | None = None,
+) -> float:
     """Temporal efficient training: every time step is to classify (Deng et al., 2022 [23]).
 
     ``mean_t w_t ((1 - lam) CE(o_t, y) + lam mean((o_t - target)^2))``, with w_t = 1 in the
@@ -65,7 +71,10 @@ def tet_loss(logits, labels, lam=1e-3, target=1.0, weights=None):
     return mean(steps if weights is None else weights * steps)
 
 
-def domain_alignment_loss(features_s, features_d, theta=None, eps=1e-7, cls_e=None):
+def domain_alignment_loss(
+    features_s: ndarray, features_d: ndarray, theta: ndarray | None = None, eps: float = 1e-7,
+    cls_e: float | None = None,
+) -> float:
     """How differently the two streams see the same pairs, per time step (Eqs. 5 and 6).
 
     Eq. (5): ``L_DA = 1 - mean_t CKA(F_s[t], F_d[t])``
@@ -109,7 +118,7 @@ def domain_alignment_loss(features_s, features_d, theta=None, eps=1e-7, cls_e=No
     return first_sum + mean(1 - sigmoid(theta)) * cls_e
 
 
-def kd_loss(teacher_logits, student_logits, temperature=4.0):
+def kd_loss(teacher_logits: ndarray, student_logits: ndarray, temperature: float = 4.0) -> float:
     """Knowledge distillation: the student's softened outputs are to be the teacher's.
 
     Eq. (9): ``L_KD = tau^2 mean_B sum_i p_i log(p_i / q_i)``, p and q the softmaxes of teacher
@@ -139,10 +148,12 @@ def kd_loss(teacher_logits, student_logits, temperature=4.0):
 
 
 def ckd_loss(
-    static_logits, event_logits, features_s, features_d, labels, theta, teacher_logits=None,
-    gamma=0.0, alpha=1.0, beta=1.0, temperature=4.0, lam=1e-3, target=1.0, reading="paper",
-    distill=None, kd_per_step=False,
-):
+    static_logits: ndarray, event_logits: ndarray, features_s: ndarray, features_d: ndarray,
+    labels: ndarray, theta: ndarray, teacher_logits: ndarray | None = None, gamma: float = 0.0,
+    alpha: float = 1.0, beta: float = 1.0, temperature: float = 4.0, lam: float = 1e-3,
+    target: float = 1.0, reading: str = "paper",
+    distill: Callable[[ndarray, ndarray], float] | None = None, kd_per_step: bool = False,
+) -> tuple[float, dict[str, float]]:
     """The whole loss of one batch, ``L_S + L_cls-e``, with the L_S of Eq. (7) or Eq. (11).
 
     Eq. (7): ``L_S = alpha L_cls-s + beta L_DA``, the baseline, which has no teacher.

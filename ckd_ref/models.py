@@ -9,6 +9,9 @@ import dataclasses
 import math
 
 import autograd.numpy as np
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import DTypeLike
 
 from .neuron import Neuron, lif, reset
 from .nn import (
@@ -35,7 +38,10 @@ LAYERS = {"resnet18": (2, 2, 2, 2), "tiny_resnet": (1, 1, 1, 1)}
 """Residual blocks in each stage: of the paper's second network, and of one to train in minutes."""
 
 
-def layer(x, w, scale, shift, running, per_step, neuron, pool, features):
+def layer(
+    x: ndarray, w: ndarray, scale: ndarray, shift: ndarray, running: tuple | None, per_step: bool,
+    neuron: Neuron, pool: int, features: bool,
+) -> tuple[ndarray, ndarray | None, tuple | None]:
     """A layer of the student, ``avg_pool(lif(batch_norm(conv2d(x))))``.
 
     Parameters
@@ -64,7 +70,10 @@ def layer(x, w, scale, shift, running, per_step, neuron, pool, features):
     return avg_pool(spikes, pool), kept, statistics
 
 
-def preactivation(x, w, scale, shift, running, per_step, neuron, stride):
+def preactivation(
+    x: ndarray, w: ndarray, scale: ndarray, shift: ndarray, running: tuple | None, per_step: bool,
+    neuron: Neuron, stride: int,
+) -> tuple[ndarray, tuple | None]:
     """Half a residual block, neurons before the filter: ``conv2d(lif(batch_norm(x)))``.
 
     The order of He et al., Identity mappings in deep residual networks (2016), with neurons in
@@ -135,17 +144,17 @@ class VGGSNN:
         _check_student(self, least=2 ** len(self.stages))
 
     @property
-    def channels(self):
+    def channels(self) -> list[int]:
         """Output channels of every convolution."""
         return [int(c * self.width) for stage in self.stages for c in stage]
 
     @property
-    def pools(self):
+    def pools(self) -> list[int]:
         """Pooling after every convolution: 2 at the end of a stage, else 1."""
         return [pool for stage in self.stages for pool in [1] * (len(stage) - 1) + [2]]
 
     @property
-    def trainable(self):
+    def trainable(self) -> int:
         """Number of trainable numbers, known without making them."""
         channels = [2, *self.channels]
         filters = sum(9 * C * K for C, K in zip(channels, channels[1:]))
@@ -158,13 +167,15 @@ class VGGSNN:
         side = self.size // 2 ** len(self.stages)
         return side**2 * self.channels[-1]
 
-    def init(self, rng, dtype=np.float32):
+    def init(self, rng: Generator, dtype: DTypeLike = np.float32) -> tuple[dict, dict]:
         """Random parameters and the initial state: uniform within 1 / sqrt(fan-in), theta = 1."""
         params, state = _init_convolutions([2, *self.channels], rng, dtype)
         params |= _init_heads(self, self._inputs_of_head, rng, dtype)
         return params, state
 
-    def apply(self, params, frames, stream, state=None):
+    def apply(
+        self, params: dict, frames: ndarray, stream: str, state: dict | None = None
+    ) -> tuple[ndarray, ndarray, dict]:
         """Outputs of one stream.
 
         Parameters
@@ -187,10 +198,10 @@ class VGGSNN:
         compute = fused_layer if self.fused else layer
         x, statistics = frames, {}
         for k, pool in enumerate(self.pools):
-            weights, running = _convolution(params, state, f"conv{k}")
+            (w, scale, shift), running = _convolution(params, state, f"conv{k}")
             last = k == len(self.pools) - 1
             x, features, new = compute(
-                x, *weights, running, self.per_step, self.neuron, pool, features=last
+                x, w, scale, shift, running, self.per_step, self.neuron, pool, features=last
             )                                                  # (T, B, h, w, C)
             if state is None:
                 statistics[f"conv{k}"] = new
@@ -250,12 +261,12 @@ class SpikingResNet18:
         _check_student(self, least=2 ** (len(self.layers) - 1))
 
     @property
-    def channels(self):
+    def channels(self) -> list[int]:
         """Output channels of every stage."""
         return [int(64 * 2**stage * self.width) for stage in range(len(self.layers))]
 
     @property
-    def convolutions(self):
+    def convolutions(self) -> dict[str, tuple[int, int, int, int]]:
         """Those behind neurons: filter side, input and output channels, and stride, by name."""
         found, block, C = {}, 0, self.channels[0]
         for stage, (count, K) in enumerate(zip(self.layers, self.channels)):
@@ -269,16 +280,17 @@ class SpikingResNet18:
         return found
 
     @property
-    def trainable(self):
+    def trainable(self) -> int:
         """Number of trainable numbers, known without making them."""
         first, last = self.channels[0], self.channels[-1]
         blocks = sum(k**2 * C * K + 2 * C for k, C, K, _ in self.convolutions.values())
         heads = 2 * (last + 1) * self.classes
         return 9 * 2 * first + blocks + 2 * last + heads + self.T
 
-    def init(self, rng, dtype=np.float32):
+    def init(self, rng: Generator, dtype: DTypeLike = np.float32) -> tuple[dict, dict]:
         """Random parameters and the initial state; heads and theta as for `VGGSNN`."""
-        params, state = {"conv0/w": _he_normal((3, 3, 2, self.channels[0]), rng, dtype)}, {}
+        params = {"conv0/w": _he_normal((3, 3, 2, self.channels[0]), rng, dtype)}
+        state: dict = {}
         for name, (k, C, K, _) in self.convolutions.items():
             params[f"{name}/w"] = _he_normal((k, k, C, K), rng, dtype)
             _init_norm(name, C, params, state, dtype)
@@ -286,7 +298,9 @@ class SpikingResNet18:
         params |= _init_heads(self, self.channels[-1], rng, dtype)
         return params, state
 
-    def apply(self, params, frames, stream, state=None):
+    def apply(
+        self, params: dict, frames: ndarray, stream: str, state: dict | None = None
+    ) -> tuple[ndarray, ndarray, dict]:
         """Outputs of one stream; arguments and results are those of `VGGSNN.apply`.
 
         Only the features differ: (T, B, D), the input of the head.
@@ -308,7 +322,8 @@ class SpikingResNet18:
             shortcut = f"block{k}/shortcut"
             change = half(half(x, f"block{k}/conv0"), f"block{k}/conv1")
             x = change + (half(x, shortcut) if shortcut in convolutions else x)
-        x, statistics["norm"] = batch_norm(x, *_norm(params, state, "norm"), self.per_step)
+        scale, shift, running = _norm(params, state, "norm")
+        x, statistics["norm"] = batch_norm(x, scale, shift, running, self.per_step)
         means = avg_pool(x, x.shape[2])                        # (T, B, 1, 1, D)
         features = np.reshape(means, (self.T, -1, x.shape[-1]))           # (T, B, D)
         logits = linear(features, params[f"{stream}/w"], params[f"{stream}/b"])
@@ -337,14 +352,14 @@ class Teacher:
     size: int = 48
     channels: tuple = (16, 32, 64, 64)
 
-    def init(self, rng, dtype=np.float32):
+    def init(self, rng: Generator, dtype: DTypeLike = np.float32) -> tuple[dict, dict]:
         """Random parameters and the initial state, as for `VGGSNN`."""
         params, state = _init_convolutions([3, *self.channels], rng, dtype)
         side = self.size // 2 ** len(self.channels)
         params |= _init_linear("head", side**2 * self.channels[-1], self.classes, rng, dtype)
         return params, state
 
-    def apply(self, params, hsv, state=None):
+    def apply(self, params: dict, hsv: ndarray, state: dict | None = None) -> tuple[ndarray, dict]:
         """Logits (B, K) for HSV images (B, H, W, 3) with values in [0, 1], and statistics.
 
         See `VGGSNN.apply`.
@@ -360,7 +375,7 @@ class Teacher:
         return linear(flat, params["head/w"], params["head/b"]), statistics
 
 
-def predict(logits):
+def predict(logits: ndarray) -> ndarray:
     """Class of each sample: the largest output, averaged over time.
 
     Parameters
@@ -375,7 +390,7 @@ def predict(logits):
     return np.argmax(np.sum(logits, axis=0), axis=-1)
 
 
-def update_state(state, statistics):
+def update_state(state: dict, statistics: dict) -> dict:
     """The state after the batch statistics of one stream.
 
     Parameters

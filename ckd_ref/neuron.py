@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 from autograd.extend import defvjp, primitive
+from numpy import ndarray
 from scipy.special import expit
 
 SURROGATES = {
@@ -32,7 +33,7 @@ class Neuron:
         _check_surrogate(self.surrogate, self.width)
 
 
-def surrogate_grad(v, surrogate="triangle", width=1.0):
+def surrogate_grad(v: ndarray, surrogate: str = "triangle", width: float = 1.0) -> ndarray:
     """The derivative that replaces that of H, which is 0 almost everywhere, in the backward pass.
 
     Assumption: the paper does not name its surrogate; the default is the baseline's quadratic
@@ -66,7 +67,7 @@ def _check_surrogate(surrogate, width):
 
 
 @primitive
-def spike(v, surrogate="triangle", width=1.0):
+def spike(v: ndarray, surrogate: str = "triangle", width: float = 1.0) -> ndarray:
     """Eq. (2): ``s = H(v)`` with ``v = u - v_th``; a neuron fires strictly above its threshold.
 
     Assumption: H(0) = 0, which the paper leaves open. Baseline: alike with its default surrogate,
@@ -94,7 +95,7 @@ def _spike_vjp(s, v, surrogate="triangle", width=1.0):
 defvjp(spike, _spike_vjp, argnums=(0,))
 
 
-def lif_step(u, s, current, tau=0.5):
+def lif_step(u: ndarray, s: ndarray, current: ndarray, tau: float = 0.5) -> ndarray:
     """Eq. (3): ``u[t+1] = tau * u[t] * (1 - s[t]) + I[t+1]``: leak, hard reset to 0, input.
 
     Deviation: Eq. (1) of the paper leaks without a reset and takes the input of the step before;
@@ -117,7 +118,10 @@ def lif_step(u, s, current, tau=0.5):
     return tau * u * (1 - s) + current
 
 
-def lif(current, tau=0.5, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True):
+def lif(
+    current: ndarray, tau: float = 0.5, v_th: float = 1.0, surrogate: str = "triangle",
+    width: float = 1.0, detach_reset: bool = True,
+) -> tuple[ndarray, ndarray]:
     """A layer of leaky integrate-and-fire neurons over all time steps, from rest (Eqs. 1-3).
 
     Parameters
@@ -187,7 +191,10 @@ def _potentials_vjp(potentials, current, tau, v_th, surrogate, width, detach_res
 defvjp(_potentials, _potentials_vjp, argnums=(0,))
 
 
-def reset_grad(u, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True):
+def reset_grad(
+    u: ndarray, v_th: float = 1.0, surrogate: str = "triangle", width: float = 1.0,
+    detach_reset: bool = True,
+) -> ndarray:
     """Derivative of what the reset leaves, ``u (1 - s)``, with respect to u.
 
     Parameters
@@ -208,7 +215,7 @@ def reset_grad(u, v_th=1.0, surrogate="triangle", width=1.0, detach_reset=True):
     return kept - u * surrogate_grad(v, surrogate, width)
 
 
-def reset(potentials, v_th=1.0):
+def reset(potentials: ndarray, v_th: float = 1.0) -> ndarray:
     """Potentials after the reset, ``u (1 - s)``, the features that Eq. (5) compares.
 
     Assumption: the paper leaves open which potentials it compares; those after the reset are,

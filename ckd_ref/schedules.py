@@ -2,10 +2,13 @@
 
 import math
 
+from numpy import ndarray
 from scipy.special import expit
 
 
-def replacement_probability(batch, epoch, batches_per_epoch, epochs, power=3):
+def replacement_probability(
+    batch: int, epoch: int, batches_per_epoch: int, epochs: int, power: float = 3
+) -> float:
     """Eq. (8): ``P = ((b_i + e_c b_l) / N_b) ** 3``, the probability of replacement.
 
     The chance that an event sample replaces a static one is the share of training done, cubed:
@@ -43,7 +46,7 @@ def replacement_probability(batch, epoch, batches_per_epoch, epochs, power=3):
     return min(max(progress, 0.0), 1.0) ** power
 
 
-def phase_weight(epoch, threshold, slope):
+def phase_weight(epoch: float | ndarray, threshold: float, slope: float) -> float | ndarray:
     """Eq. (10): ``gamma(e) = 1 - 1 / (1 + exp(-k (e - e_th)))``, the weight of the distillation.
 
     Computed as the logistic function of -k (e - e_th), which is the same and does not overflow.
@@ -75,7 +78,10 @@ def phase_weight(epoch, threshold, slope):
     return expit(-slope * (epoch - threshold))
 
 
-def learning_rate(epoch, epochs, peak, warmup_epochs=5, floor=1e-5, warmup_start=1e-6):
+def learning_rate(
+    epoch: int, epochs: int, peak: float, warmup_epochs: int = 5, floor: float = 1e-5,
+    warmup_start: float = 1e-6,
+) -> float:
     """Learning rate of one epoch: linear warm-up, then half a cosine down to `floor`.
 
     Assumption: the paper leaves the schedule to the framework it cites [30]. Its cosine does not

@@ -3,9 +3,10 @@
 import autograd.numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
+from numpy import ndarray
 
 
-def linear_cka(X, Y, debiased=False, eps=0.0):
+def linear_cka(X: ndarray, Y: ndarray, debiased: bool = False, eps: float = 0.0) -> float | ndarray:
     """Linear CKA of two feature matrices (Kornblith et al., 2019), the similarity in Eq. (5).
 
     ``CKA = <K, L>_F / (|K|_F |L|_F + eps)`` with the Gram matrices ``K = X X'`` and ``L = Y Y'``

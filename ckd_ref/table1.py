@@ -7,6 +7,8 @@ recordings are flipped and rotated for every method.
 
 import autograd.numpy as np
 from autograd.tracer import getval
+from numpy import ndarray
+from numpy.random import Generator
 from scipy import ndimage
 
 from ._numerics import check_steps, check_temperature, kl_divergence, log_softmax, mean
@@ -16,7 +18,7 @@ COMPONENTS = 3
 """Gaussians in the mixture of EventMix."""
 
 
-def etc_loss(logits, temperature=1.0):
+def etc_loss(logits: ndarray, temperature: float = 1.0) -> float:
     """Enhancing temporal consistency (Zhao et al., 2025 [28]): every step learns from all others.
 
     ``tau^2 mean_{i != j} mean_B KL(softmax(o_j / tau) || softmax(o_i / tau))``: step j teaches
@@ -44,7 +46,7 @@ def etc_loss(logits, temperature=1.0):
     return np.sum(divergence) * (temperature**2 / (T * (T - 1) * B))
 
 
-def tks_loss(logits, labels, temperature=1.0):
+def tks_loss(logits: ndarray, labels: ndarray, temperature: float = 1.0) -> tuple[float, float]:
     """Temporal knowledge sharing (Dong et al., 2023): right time steps teach all time steps.
 
     ``loss1 = mean_B CE(mean_t o_t, y)`` and ``loss2 = tau^2 mean_t mean_B sum_i p_i (-log q_ti)``,
@@ -76,7 +78,7 @@ def tks_loss(logits, labels, temperature=1.0):
     return loss1, loss2
 
 
-def sharing_weight(epoch, epochs, last=0.7):
+def sharing_weight(epoch: int, epochs: int, last: float = 0.7) -> float:
     """Weight of the second loss of `tks_loss` in an epoch; the first one has the rest of 1.
 
     Assumption: the paper names TKS, not its constants. ``last * epoch / epochs`` is the original's
@@ -98,7 +100,7 @@ def sharing_weight(epoch, epochs, last=0.7):
     return last * epoch / epochs
 
 
-def eventmix(a, b, mask):
+def eventmix(a: ndarray, b: ndarray, mask: ndarray) -> tuple[ndarray, float]:
     """EventMix (Shen et al., 2023 [26]): events of b inside a mask, of a outside of it.
 
     ``lam = A / (A + B)``, A the share of a's events outside of the mask and B the share of b's
@@ -137,7 +139,7 @@ def eventmix(a, b, mask):
     return mixed, float(of_a / (of_a + of_b))
 
 
-def eventmix_mask(T, H, W, share, rng):
+def eventmix_mask(T: int, H: int, W: int, share: float, rng: Generator) -> ndarray:
     """A random mask for `eventmix`: where a mixture of Gaussians in time and space is highest.
 
     Assumption: three Gaussians of random height, centred anywhere, with standard deviations of 5
@@ -179,7 +181,7 @@ def eventmix_mask(T, H, W, share, rng):
     return mask.reshape(T, H, W)
 
 
-def nda(frames, rng):
+def nda(frames: ndarray, rng: Generator) -> ndarray:
     """Neuromorphic data augmentation (Li et al., 2022 [25]): every recording is moved as a whole.
 
     A flip from left to right with probability 1/2, then one of four, all equally likely: rolling
@@ -205,7 +207,9 @@ def nda(frames, rng):
     return _move(frames, lambda source: _draw_move(source, rng))
 
 
-def flip_and_rotate(frames, rng, flip=True, degrees=15.0):
+def flip_and_rotate(
+    frames: ndarray, rng: Generator, flip: bool = True, degrees: float = 15.0
+) -> ndarray:
     """Flip every recording from left to right with probability 1/2, then rotate it.
 
     Assumption: the paper names no augmentation. Baseline: RandomHorizontalFlip and

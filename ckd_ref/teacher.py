@@ -2,9 +2,12 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import autograd.numpy as np
 from autograd import value_and_grad
+from numpy import ndarray
 
 from .batches import random_crop
 from .color import rgb_to_hsv
@@ -33,7 +36,7 @@ class TrainedTeacher:
     params: dict
     state: dict
 
-    def __call__(self, images, batch=256):
+    def __call__(self, images: ndarray, batch: int = 256) -> ndarray:
         """Logits (B, K) for RGB images (B, size, size, 3) in [0, 1], `batch` at a time."""
         parts = []
         for i in range(0, len(images), batch):
@@ -42,7 +45,10 @@ class TrainedTeacher:
         return np.concatenate(parts)
 
 
-def train_teacher(data, seed=0, epochs=EPOCHS, batch=32, rate=5e-3, padding=4, watch=None):
+def train_teacher(
+    data: Any, seed: int = 0, epochs: int = EPOCHS, batch: int = 32, rate: float = 5e-3,
+    padding: int = 4, watch: Callable[[int, int, float | None], object] | None = None,
+) -> TrainedTeacher:
     """Train the small teacher on the images of the pools `teacher` and `static`.
 
     Parameters
@@ -69,7 +75,7 @@ def train_teacher(data, seed=0, epochs=EPOCHS, batch=32, rate=5e-3, padding=4, w
     return TrainedTeacher(net, run.params, run.state)
 
 
-def untrained_teacher(data, seed=0):
+def untrained_teacher(data: Any, seed: int = 0) -> tuple[Teacher, TrainState]:
     """The network of the small teacher for the images of the data, and its state before training.
 
     Returns
@@ -92,13 +98,16 @@ def untrained_teacher(data, seed=0):
     return net, TrainState.start(net, [seed, 1])               # apart from the student's draws
 
 
-def batches_of_teacher(data, batch=32):
+def batches_of_teacher(data: Any, batch: int = 32) -> int:
     """Batches in an epoch of the small teacher's training."""
     pool = len(data.images_in("teacher")) + len(data.images_in("static"))
     return max(pool // batch, 1)
 
 
-def teacher_epochs(net, run, data, epochs=EPOCHS, batch=32, rate=5e-3, padding=4):
+def teacher_epochs(
+    net: Teacher, run: TrainState, data: Any, epochs: int = EPOCHS, batch: int = 32,
+    rate: float = 5e-3, padding: int = 4,
+) -> Iterator[float]:
     """A whole training of the small teacher, or the rest of one: yield the loss of every batch.
 
     After the last batch of an epoch, ``run.history`` has a new row and ``run.rows`` is empty.

@@ -1,13 +1,18 @@
 """The method: one training step, a whole training, and classification from events alone."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import autograd.numpy as np
 from autograd import value_and_grad
 from autograd.tracer import getval
+from numpy import ndarray
+from numpy.random import Generator
 
 from ._numerics import mean
-from .config import EVENTS_ALONE
+from .batches import Batch, BatchSampler
+from .config import EVENTS_ALONE, Config
 from .distillation import dist_loss, dkd_loss, luminet_loss
 from .losses import ckd_loss, cross_entropy, kd_loss, tet_loss
 from .models import predict, update_state
@@ -38,20 +43,22 @@ class TrainState:
     params: dict
     state: dict
     moments: dict
-    rng: np.random.Generator
+    rng: Generator
     epoch: int = 0
     rows: list = dataclasses.field(default_factory=list)
     history: list = dataclasses.field(default_factory=list)
 
     @classmethod
-    def start(cls, net, seed):
+    def start(cls, net: Any, seed: int | list[int]) -> Self:
         """The state before the first batch."""
         rng = np.random.default_rng(seed)
         params, state = net.init(rng)
         return cls(params, state, init_moments(params), rng)
 
 
-def train_step(net, run, batch, config, rate, gamma, step):
+def train_step(
+    net: Any, run: TrainState, batch: Batch, config: Config, rate: float, gamma: float, step: int
+) -> dict[str, float]:
     """One batch: both streams forward, the loss, its gradient, AdamW, running statistics.
 
     Parameters
@@ -89,14 +96,16 @@ def train_step(net, run, batch, config, rate, gamma, step):
     return row
 
 
-def streams(batch, config):
+def streams(batch: Batch, config: Config) -> dict:
     """The frames that a method looks at, by stream: some see events alone."""
     if config.method in EVENTS_ALONE:
         return {"event": batch.events}
     return {"static": batch.static, "event": batch.events}
 
 
-def batch_loss(outputs, theta, batch, config, gamma):
+def batch_loss(
+    outputs: dict, theta: ndarray, batch: Batch, config: Config, gamma: float
+) -> tuple[float, dict[str, float]]:
     """The loss of a method, Eq. (7) or Eq. (11), or that of `event_loss` for events alone.
 
     Parameters
@@ -135,7 +144,9 @@ def batch_loss(outputs, theta, batch, config, gamma):
     return total, row
 
 
-def event_loss(logits, batch, config, gamma):
+def event_loss(
+    logits: ndarray, batch: Batch, config: Config, gamma: float
+) -> tuple[float, dict[str, float]]:
     """The loss of a method that sees events alone, and its parts: a term of Table I, or TET.
 
     Assumption: `tks` and `etc` classify the outputs' mean over time and add their own term to it,
@@ -160,7 +171,7 @@ def event_loss(logits, batch, config, gamma):
     return total, {name: float(getval(part)) for name, part in parts.items()}
 
 
-def distillation(config, labels):
+def distillation(config: Config, labels: ndarray) -> Callable[[ndarray, ndarray], float]:
     """The function (teacher logits, student logits) -> L_KD that the configuration names."""
     tau = config.temperature
     return {
@@ -171,7 +182,7 @@ def distillation(config, labels):
     }[config.distillation]
 
 
-def classify(net, run, frames, batch=20):
+def classify(net: Any, run: TrainState, frames: ndarray, batch: int = 20) -> ndarray:
     """Classes of recordings, from events alone.
 
     Parameters
@@ -193,8 +204,10 @@ def classify(net, run, frames, batch=20):
     return np.concatenate(predicted)
 
 
-def epochs(net, run, sampler, test_frames, test_labels, config,
-           train_step=train_step, classify=classify):
+def epochs(
+    net: Any, run: TrainState, sampler: BatchSampler, test_frames: ndarray, test_labels: ndarray,
+    config: Config, train_step: Callable = train_step, classify: Callable = classify,
+) -> Iterator[dict[str, float]]:
     """A whole training, or the rest of one: yield the row of every batch after it was trained on.
 
     After the last batch of an epoch, ``run.history`` has a new row and ``run.rows`` is empty.
@@ -248,14 +261,14 @@ def epochs(net, run, sampler, test_frames, test_labels, config,
         yield row
 
 
-def weight_of_epoch(epoch, config):
+def weight_of_epoch(epoch: int, config: Config) -> float:
     """gamma of `train_step`: Eq. (10), or for `tks` the weight of the knowledge that is shared."""
     if config.method == "tks":
         return sharing_weight(epoch, config.epochs)
     return float(phase_weight(epoch, config.switch, config.slope))
 
 
-def check_finite(row, run, place):
+def check_finite(row: dict[str, float], run: TrainState, place: str) -> None:
     """Raise FloatingPointError where something is NaN or Inf.
 
     A finite loss may have infinite gradients, which must not be saved.

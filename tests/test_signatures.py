@@ -58,11 +58,55 @@ DEFAULTS = dict(
 """The main job, and the settings of the results in the README."""
 
 
+def signature(function):
+    """That of a function, or of what autograd has made a primitive of."""
+    return inspect.signature(getattr(function, "fun", function))
+
+
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_arguments_and_defaults(name):
-    function = getattr(ckd_ref, name)
-    came = str(inspect.signature(getattr(function, "fun", function)))
+    full = signature(getattr(ckd_ref, name))
+    bare = [p.replace(annotation=p.empty) for p in full.parameters.values()]
+    came = str(inspect.Signature(bare))
     assert came == SIGNATURES[name], f"{name}: expected {SIGNATURES[name]}, got {came}"
+
+
+def callables(names):
+    """(name, function) of the public functions and of the public methods of the public classes."""
+    for name in names:
+        thing = getattr(ckd_ref, name)
+        if not inspect.isclass(thing):
+            if callable(thing):
+                yield name, thing
+            continue
+        for member, value in vars(thing).items():
+            function = getattr(value, "fget", getattr(value, "__func__", value))
+            public = not member.startswith("_") or member in ("__init__", "__call__", "__enter__")
+            if public and inspect.isfunction(function):
+                yield f"{name}.{member}", function
+
+
+def without_hints(functions):
+    """What lacks a type hint, in words."""
+    for name, function in functions:
+        came = signature(function)
+        for parameter in came.parameters.values():
+            if parameter.name not in ("self", "cls") and parameter.annotation is parameter.empty:
+                yield f"the parameter {parameter.name} of {name}"
+        if came.return_annotation is came.empty:
+            yield f"the result of {name}"
+
+
+def test_every_public_function_has_type_hints():
+    missing = next(without_hints(callables(ckd_ref.__all__)), None)
+    assert missing is None, f"expected a type hint of {missing}"
+
+
+def test_a_missing_hint_is_named():
+    def add(a: int, b):
+        return a + b
+
+    assert list(without_hints([("add", add)])) == ["the parameter b of add", "the result of add"]
 
 
 def test_settings_of_the_main_job():

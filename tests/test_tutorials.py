@@ -102,7 +102,7 @@ def test_every_picture_is_shown_and_small():
 
 def test_writing_makes_a_tutorial_hold_and_is_idempotent(tutorial):
     text = tutorial.read_text()
-    assert "def lif_step(u, s, current, tau=0.5):\n    return tau * u * (1 - s) + current\n" in text
+    assert ") -> ndarray:\n    return tau * u * (1 - s) + current\n" in text, "lif_step, as it is"
     runner.run(tutorial)
     runner.run(tutorial, write=True)
     assert tutorial.read_text() == text
@@ -233,7 +233,7 @@ def test_only_the_files_given_are_run(tutorial, options, text, tmp_path, monkeyp
 def test_excerpts_leave_out_docstrings_only():
     assert runner.excerpt("ckd_ref.neuron.spike").splitlines() == [
         "@primitive",
-        'def spike(v, surrogate="triangle", width=1.0):',
+        'def spike(v: ndarray, surrogate: str = "triangle", width: float = 1.0) -> ndarray:',
         "    _check_surrogate(surrogate, width)",
         "    return (v > 0).astype(v.dtype)",
     ]

@@ -3,8 +3,11 @@
 import dataclasses
 import itertools
 import numbers
+from collections.abc import Iterable
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from ..events import EVENT_DTYPE, check_sensor_size
 
@@ -117,11 +120,11 @@ class Saccades:
             )
 
     @property
-    def duration_us(self):
+    def duration_us(self) -> int:
         """Length of the recording, microseconds."""
         return int(self.spans_us[-1][1])
 
-    def displacement(self, times_us):
+    def displacement(self, times_us: ndarray) -> ndarray:
         """Offset (S, 2) of the picture from its start, pixels dx and dy, at S times in us."""
         start, stop = np.array(self.spans_us, float).T
         # (S, moves)
@@ -130,8 +133,9 @@ class Saccades:
 
 
 def record(
-    luminance, sensor_size, rng, camera=Camera(), motion=Saccades(), scale=1.0, offset=(0.0, 0.0)
-):
+    luminance: ndarray, sensor_size: tuple[int, int], rng: Generator, camera: Camera = Camera(),
+    motion: Saccades = Saccades(), scale: float = 1.0, offset: tuple[float, float] = (0.0, 0.0),
+) -> ndarray:
     """Film a moving picture with an event camera.
 
     Parameters
@@ -200,7 +204,9 @@ def record(
     return events
 
 
-def threshold_crossings(levels, times_us, thresholds, refractory_us):
+def threshold_crossings(
+    levels: Iterable[ndarray], times_us: ndarray, thresholds: ndarray, refractory_us: int
+) -> tuple[ndarray, ndarray, ndarray]:
     """The pixels of an event camera: which fire, when and with which polarity (Eq. 4, Sec. II).
 
     Each pixel stores a reference level, initially its first level. It fires when its level
@@ -264,10 +270,11 @@ def threshold_crossings(levels, times_us, thresholds, refractory_us):
         blind = np.concatenate([blind[still], pixel])
         kept = np.concatenate([kept[still], level, crossed])
         until = np.concatenate([until[still], t + refractory_us])
-    return tuple(np.concatenate(parts) for parts in zip(*found))
+    t, pixel, on = (np.concatenate(parts) for parts in zip(*found))
+    return t, pixel, on
 
 
-def rgb_to_luminance(rgb):
+def rgb_to_luminance(rgb: ndarray) -> ndarray:
     """Luminance by the weights of Rec. 601: (..., 3) floats in [0, 1] to (...), same dtype."""
     rgb = np.asarray(rgb)
     if rgb.ndim < 1 or rgb.shape[-1] != 3 or not np.issubdtype(rgb.dtype, np.floating):

@@ -2,10 +2,14 @@
 
 import contextlib
 import hashlib
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Self
 
 import h5py
 import numpy as np
+from numpy import ndarray
 
 from ..events import (
     EVENT_DTYPE,
@@ -99,7 +103,10 @@ class PairedWriter:
         Allow test images in other pools as well, and record this in the file.
     """
 
-    def __init__(self, path, classes, sensor_size, image_size, names=(), leaky=False):
+    def __init__(
+        self, path: str | os.PathLike, classes: Sequence[str], sensor_size: tuple[int, int],
+        image_size: int, names: Sequence[str] = (), leaky: bool = False,
+    ) -> None:
         self.path = pathlib.Path(path)
         self.classes = tuple(classes)
         self.sensor_size = check_sensor_size(sensor_size)
@@ -112,16 +119,16 @@ class PairedWriter:
                 f"expected image_size, a whole number of pixels >= 1, got {image_size!r}"
             )
         _check_sizes(self.sensor_size, self.image_size)
-        self._columns = {name: [] for name in LAYOUT if name not in STREAMED}
+        self._columns: dict = {name: [] for name in LAYOUT if name not in STREAMED}
         self._columns["classes"] = [name.encode() for name in self.classes]
         self._columns["names"] = [name.encode() for name in names]
         self._leaky = leaky
         self._columns["events/offsets"] = [0]
-        self._pending = {name: [] for name in STREAMED}
+        self._pending: dict = {name: [] for name in STREAMED}
         self._pending_bytes = dict.fromkeys(STREAMED, 0)
         self._file = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
             file = exits.enter_context(atomic_hdf5(self.path))
             file.attrs.update(
@@ -142,7 +149,7 @@ class PairedWriter:
             self._exits = exits.pop_all()
         return self
 
-    def add_image(self, pixels, label, identity, split):
+    def add_image(self, pixels: ndarray, label: int, identity: int, split: str) -> None:
         """Append an image, (S, S, 3) uint8 RGB; `split` is one of IMAGE_SPLITS."""
         place = f"image {len(self._columns['images/label'])}"
         S = self.image_size
@@ -157,7 +164,7 @@ class PairedWriter:
         self._add_row("images", place, label, identity, split, IMAGE_SPLITS)
         self._append("images/pixels", pixels[None])
 
-    def add_recording(self, events, label, identity, split):
+    def add_recording(self, events: ndarray, label: int, identity: int, split: str) -> None:
         """Append a valid recording with the identity of its image; `split`: EVENT_SPLITS."""
         place = f"recording {len(self._columns['events/label'])}"
         try:
@@ -255,7 +262,7 @@ class PairedData:
         A file that cannot be opened.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(path)
         with contextlib.ExitStack() as exits, error_context(path, hdf5.REMAKE):
             self._file = exits.enter_context(hdf5.open_checked(path))
@@ -273,16 +280,16 @@ class PairedData:
         self._offsets = found["events/offsets"]
         self.event_count = np.diff(self._offsets)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
-    def digest(self):
+    def digest(self) -> str:
         """SHA-256, as text, of everything except pixels and events.
 
         It covers classes, sizes, labels, identities, splits and offsets. Other recordings change
@@ -296,15 +303,15 @@ class PairedData:
             digest.update(len(column).to_bytes(8) + column.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def images_in(self, split):
+    def images_in(self, split: str) -> ndarray:
         """(n,) int64 positions of the images of a pool, by its name."""
         return np.flatnonzero(self.image_split == IMAGE_SPLITS.index(split))
 
-    def recordings_in(self, split):
+    def recordings_in(self, split: str) -> ndarray:
         """(n,) int64 positions of the recordings of a pool, by its name."""
         return np.flatnonzero(self.event_split == EVENT_SPLITS.index(split))
 
-    def images(self, indices):
+    def images(self, indices: ndarray) -> ndarray:
         """Images by position: (B, S, S, 3) float32 RGB in [0, 1]."""
         indices = self._check_indices(indices, len(self.image_label), "image")
         S = self.image_size
@@ -314,7 +321,7 @@ class PairedData:
                 np.divide(self._streamed["images/pixels"][i], np.float32(255), out=images[b])
         return images
 
-    def recording(self, index):
+    def recording(self, index: int) -> ndarray:
         """One recording by position, validated: (n,) array of EVENT_DTYPE."""
         i, = self._check_indices([index], len(self.event_label), "recording")
         begin, end = self._offsets[i:i + 2]
@@ -324,7 +331,7 @@ class PairedData:
                 events[field] = self._streamed[f"events/{field}"][begin:end]
             return check_events(events, self.sensor_size)
 
-    def durations(self):
+    def durations(self) -> ndarray:
         """Microseconds from the first to the last event of every recording: (R,) int64 >= 0.
 
         Only these events are read. Raises FormatError if a last event is earlier than the first,
@@ -347,7 +354,7 @@ class PairedData:
             )
         return last - first
 
-    def frames(self, indices, T, size):
+    def frames(self, indices: ndarray, T: int, size: int) -> ndarray:
         """Recordings by position as event counts: (T, B, size, size, 2) float32 >= 0.
 
         Binned by the conserving rule, and resized if the sensor has another size.
@@ -392,7 +399,7 @@ class PairedData:
         return indices
 
 
-def open_paired(path):
+def open_paired(path: str | os.PathLike) -> PairedData:
     """Open a file of paired data for reading; see `PairedData`."""
     return PairedData(path)
 

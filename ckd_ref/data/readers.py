@@ -8,8 +8,10 @@ import pathlib
 import struct
 import warnings
 import zlib
+from typing import BinaryIO
 
 import numpy as np
+from numpy import ndarray
 from numpy.lib import format as npy
 
 from ..events import EVENT_DTYPE, MAX_TIME_US, FormatError, check_events, check_sensor_size
@@ -52,7 +54,7 @@ MAT_NUMBERS = {
 """Element types of a MATLAB 5 file that are arrays of numbers."""
 
 
-def unpacked_limit(size):
+def unpacked_limit(size: int) -> int:
     """How many bytes a compressed file may decompress to: 1 MiB + 100 `size`, at most `MAX_BYTES`.
 
     Events and images compress by a factor of 2 to 20; a file beyond the limit is a bomb.
@@ -60,7 +62,7 @@ def unpacked_limit(size):
     return min(2**20 + 100 * size, MAX_BYTES)
 
 
-def read_whole(path):
+def read_whole(path: str | os.PathLike) -> bytes:
     """The bytes of a file of at most `MAX_BYTES`."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -72,7 +74,7 @@ def read_whole(path):
         return file.read()
 
 
-def read_bin(path, sensor_size=None):
+def read_bin(path: str | os.PathLike, sensor_size: tuple[int, int] | None = None) -> ndarray:
     """Read a recording in the 40-bit format of N-Caltech101 and N-MNIST (``.bin``, also ``.bs2``).
 
     Five bytes per event, big-endian: x (8 bits), y (8 bits), polarity (1 bit, 1 = ON), time (23
@@ -137,7 +139,7 @@ def read_bin(path, sensor_size=None):
         raise FormatError(f"{path}: {error} (event i starts at byte {EVENT_BYTES} i)") from None
 
 
-def read_idx(path):
+def read_idx(path: str | os.PathLike) -> ndarray:
     """Read an idx file of unsigned bytes, MNIST's format of images and labels, plain or gzipped.
 
     Big-endian: two zero bytes, the code of the element type (8 = unsigned byte), the number of
@@ -207,7 +209,7 @@ def _parse_idx(stream, limit):
     return np.frombuffer(elements, np.uint8).reshape(shape)
 
 
-def npy_header(stream):
+def npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """What the header of a ``.npy`` file says, version 1 or 2 of the format.
 
     Parameters
@@ -255,7 +257,7 @@ def npy_header(stream):
     return shape, by_column, dtype
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike) -> ndarray:
     """Read a JPEG or PNG image as RGB.
 
     Parameters
@@ -288,7 +290,7 @@ def read_image(path):
     with error_context(path, FETCH), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns of is validated here
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
-            image = PngImagePlugin.PngImageFile(io.BytesIO(content))
+            image: Image.Image = PngImagePlugin.PngImageFile(io.BytesIO(content))
         elif content.startswith(b"\xff\xd8\xff"):
             image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
         else:
@@ -304,9 +306,10 @@ def read_image(path):
                 f"the header says {W} x {H} pixels, expected at most {limit} in {len(content)} "
                 f"bytes; {FETCH}, or save it smaller"
             )
-        if getattr(image, "n_frames", 1) > 1:
+        pictures = getattr(image, "n_frames", 1)
+        if pictures > 1:
             raise FormatError(
-                f"expected one picture, got an animation of {image.n_frames}; save one of them"
+                f"expected one picture, got an animation of {pictures}; save one of them"
             )
         if image.format == "PNG":  # the decoder checks neither checksums nor completeness
             _check_png(content)
@@ -369,7 +372,7 @@ def _check_png(content):
         )
 
 
-def read_mat(path, sensor_size=None):
+def read_mat(path: str | os.PathLike, sensor_size: tuple[int, int] | None = None) -> ndarray:
     """Read a recording of CEP-DVS: a MATLAB 5 file with the vectors x, y, ts and p.
 
     MATLAB writes this version of the format by ``save -v6`` and ``save -v7``.

@@ -5,6 +5,7 @@ Plain autograd through slices and loops is tens of times slower than the forward
 
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
+from numpy import ndarray
 
 from .blocks import BLOCK_BYTES, blocks
 from .winograd import Winograd, tile_size
@@ -13,7 +14,7 @@ WINOGRAD_PRODUCTS = 512
 """Smallest C * K for which Winograd pays off."""
 
 
-def conv2d(x, w, stride=1):
+def conv2d(x: ndarray, w: ndarray, stride: int = 1) -> ndarray:
     """Cross-correlation with zero padding k // 2 and no bias; stride 1 keeps the image's size.
 
     Parameters
@@ -87,20 +88,20 @@ def _products(x, w, stride):
 class Im2col:
     """Products of images (n, H, W, C) with one filter (k, k, C, K) as one matrix product."""
 
-    def __init__(self, w, stride=1):
+    def __init__(self, w: ndarray, stride: int = 1) -> None:
         self.w = w
         self.stride = stride
 
-    def images_at_once(self, H, W):
+    def images_at_once(self, H: int, W: int) -> int:
         widest = max(self.w[..., 0].nbytes, self.w[..., 0, :].nbytes)
         return BLOCK_BYTES // (H * W * widest)
 
-    def forward(self, x, out):
+    def forward(self, x: ndarray, out: ndarray) -> None:
         k, _, _, K = self.w.shape
         rows = im2col(x, k, self.stride)                       # (n Ho Wo, k k C)
         np.matmul(rows, self.w.reshape(-1, K), out=out.reshape(-1, K))
 
-    def backward(self, x, g, out):
+    def backward(self, x: ndarray, g: ndarray, out: ndarray | None) -> ndarray:
         """The filter's part of the gradient, and in `out` that of the images."""
         k, _, C, _ = self.w.shape
         rows = im2col(g, k, 1)                                 # (n H W, k k K), for both
@@ -109,7 +110,7 @@ class Im2col:
             np.matmul(rows, turned.reshape(-1, C), out=out.reshape(-1, C))
         return x.reshape(-1, C).T @ rows                       # (C, k k K)
 
-    def filter_gradient(self, total):
+    def filter_gradient(self, total: ndarray) -> ndarray:
         k, _, C, K = self.w.shape
         return np.moveaxis(total.reshape(C, k, k, K)[:, ::-1, ::-1], 0, 2)
 
@@ -117,18 +118,18 @@ class Im2col:
 class StridedIm2col(Im2col):
     """`Im2col` with its gradients taken at the outputs, of which there are fewer than pixels."""
 
-    def backward(self, x, g, out):
+    def backward(self, x: ndarray, g: ndarray, out: ndarray | None) -> ndarray:
         k, _, _, K = self.w.shape
         g = g.reshape(-1, K)                                   # (n Ho Wo, K)
         if out is not None:
             col2im(g @ self.w.reshape(-1, K).T, k, self.stride, out)
         return im2col(x, k, self.stride).T @ g                 # (k k C, K)
 
-    def filter_gradient(self, total):
+    def filter_gradient(self, total: ndarray) -> ndarray:
         return total.reshape(self.w.shape)
 
 
-def im2col(x, k, stride):
+def im2col(x: ndarray, k: int, stride: int) -> ndarray:
     """The k x k neighbourhood of every output pixel of (n, H, W, C) as a row: (n Ho Wo, k k C)."""
     n, H, W, C = x.shape
     p = k // 2
@@ -142,7 +143,7 @@ def im2col(x, k, stride):
     return view.reshape(n * Ho * Wo, k * k * C)
 
 
-def col2im(rows, k, stride, out):
+def col2im(rows: ndarray, k: int, stride: int, out: ndarray) -> None:
     """The transpose of `im2col`: in `out`, (n, H, W, C), the sum of all rows at their places."""
     n, H, W, C = out.shape
     p = k // 2

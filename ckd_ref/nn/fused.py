@@ -8,15 +8,19 @@ them, and takes no memory.
 import autograd.builtins  # noqa: F401 (lets a primitive return a tuple)
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
+from numpy import ndarray
 
-from ..neuron import lif_step, reset, reset_grad, spike, surrogate_grad
+from ..neuron import Neuron, lif_step, reset, reset_grad, spike, surrogate_grad
 from .blocks import sample_blocks
 from .conv import conv2d
 from .layers import avg_pool, unpool
 from .norm import norm_vjp, normalisation, per_row, pixel_sums
 
 
-def fused_layer(x, w, scale, shift, running, per_step, neuron, pool, features):
+def fused_layer(
+    x: ndarray, w: ndarray, scale: ndarray, shift: ndarray, running: tuple | None, per_step: bool,
+    neuron: Neuron, pool: int, features: bool,
+) -> tuple[ndarray, ndarray | None, tuple | None]:
     """The fast twin of `models.layer`: same arguments, same results."""
     y = conv2d(x, w)                                           # (T, B, H, W, C)
     mean, inv_std, n, statistics = normalisation(y, scale, running, per_step)
@@ -25,7 +29,10 @@ def fused_layer(x, w, scale, shift, running, per_step, neuron, pool, features):
     return pooled, kept, statistics
 
 
-def fused_preactivation(x, w, scale, shift, running, per_step, neuron, stride):
+def fused_preactivation(
+    x: ndarray, w: ndarray, scale: ndarray, shift: ndarray, running: tuple | None, per_step: bool,
+    neuron: Neuron, stride: int,
+) -> tuple[ndarray, tuple | None]:
     """The fast twin of `models.preactivation`: same arguments, same results."""
     mean, inv_std, n, statistics = normalisation(x, scale, running, per_step)
     spikes = norm_lif_pool(x, scale, shift, mean, inv_std, n, neuron, 1, False)
@@ -33,7 +40,10 @@ def fused_preactivation(x, w, scale, shift, running, per_step, neuron, stride):
 
 
 @primitive
-def norm_lif_pool(x, scale, shift, mean, inv_std, n, neuron, pool, features):
+def norm_lif_pool(
+    x: ndarray, scale: ndarray, shift: ndarray, mean: ndarray, inv_std: ndarray, n: int,
+    neuron: Neuron, pool: int, features: bool,
+) -> ndarray | tuple[ndarray, ndarray]:
     """``avg_pool(lif(normalised x), pool)`` block by block.
 
     Parameters

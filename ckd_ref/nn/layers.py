@@ -5,9 +5,10 @@ import functools
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, primitive
+from numpy import ndarray
 
 
-def avg_pool(x, size):
+def avg_pool(x: ndarray, size: int) -> ndarray:
     """Mean of every size x size window; rows and columns that fill no window are left out.
 
     Parameters
@@ -41,7 +42,7 @@ def _add(x, size):
     return functools.reduce(np.add, (x[..., i, :] for i in range(size)))
 
 
-def unpool(g, shape, size):
+def unpool(g: ndarray, shape: tuple[int, ...], size: int) -> ndarray:
     """Backward pass of `avg_pool`: every pixel of a window gets an equal share of its gradient.
 
     Parameters
@@ -70,7 +71,7 @@ defvjp(_avg_pool, lambda y, x, size: lambda g: unpool(g, x.shape, size), argnums
 
 
 @primitive
-def relu(x):
+def relu(x: ndarray) -> ndarray:
     """The rectifier of the teacher, ``max(x, 0)``.
 
     Parameters
@@ -87,7 +88,7 @@ def relu(x):
 defvjp(relu, lambda y, x: lambda g: g * (x > 0))
 
 
-def linear(x, w, b):
+def linear(x: ndarray, w: ndarray, b: ndarray) -> ndarray:
     """Affine map of the last axis, ``x w + b``.
 
     Parameters

@@ -5,11 +5,15 @@ import math
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import getval
+from numpy import ndarray
 
 from .blocks import sample_blocks
 
 
-def batch_norm(x, scale, shift, running=None, per_step=False, eps=1e-5):
+def batch_norm(
+    x: ndarray, scale: ndarray, shift: ndarray, running: tuple | None = None,
+    per_step: bool = False, eps: float = 1e-5,
+) -> tuple[ndarray, tuple | None]:
     """Batch normalisation (Ioffe & Szegedy, 2015) per channel.
 
     ``scale x_hat + shift`` with ``x_hat = (x - mean) / sqrt(var + eps)``.
@@ -48,7 +52,10 @@ def batch_norm(x, scale, shift, running=None, per_step=False, eps=1e-5):
     return _normalise(x, scale, shift, mean, inv_std, n), statistics
 
 
-def normalisation(x, scale, running=None, per_step=False, eps=1e-5):
+def normalisation(
+    x: ndarray, scale: ndarray, running: tuple | None = None, per_step: bool = False,
+    eps: float = 1e-5,
+) -> tuple[ndarray, ndarray, int, tuple | None]:
     """What to normalise by; the arguments are those of `batch_norm`.
 
     Returns
@@ -81,7 +88,9 @@ def normalisation(x, scale, running=None, per_step=False, eps=1e-5):
     return mean, 1 / np.sqrt(var + eps), n, (mean, var * (n / (n - 1)))
 
 
-def update_running(running, statistics, momentum=0.1):
+def update_running(
+    running: tuple, statistics: tuple, momentum: float = 0.1
+) -> tuple[ndarray, ndarray]:
     """The running (mean, var), two (C,) arrays, after a batch of weight `momentum`.
 
     Parameters
@@ -126,7 +135,10 @@ def _normalise_vjp(argnums, y, args, _):
 defvjp_argnums(_normalise, _normalise_vjp)
 
 
-def norm_vjp(dx, x, scale, mean, inv_std, n, sum_g, sum_gx):
+def norm_vjp(
+    dx: ndarray, x: ndarray, scale: ndarray, mean: ndarray, inv_std: ndarray, n: int,
+    sum_g: ndarray, sum_gx: ndarray,
+) -> tuple[ndarray, ndarray]:
     """Backward pass of batch normalisation, as Ioffe & Szegedy (2015) derive it.
 
     ``dshift = sum g``, ``dscale = sum g x_hat`` and, where mean and variance depend on x,
@@ -162,31 +174,31 @@ def norm_vjp(dx, x, scale, mean, inv_std, n, sum_g, sum_gx):
     return dscale.sum(axis=0).astype(scale.dtype), dshift.sum(axis=0).astype(scale.dtype)
 
 
-def over_time(x):
+def over_time(x: ndarray) -> ndarray:
     """(T, B, H, W, C), with T = 1 if there is no time."""
     return x.reshape((-1,) + x.shape[-4:])
 
 
-def as_rows(steps):
+def as_rows(steps: ndarray) -> ndarray:
     """View of images (T, B, H, W, C) as rows, over which NumPy is fastest: (T, B, H W C)."""
     return steps.reshape(steps.shape[:2] + (-1,))
 
 
-def per_row(values, steps):
+def per_row(values: ndarray, steps: ndarray) -> ndarray:
     """Values per channel, (T or 1, C), repeated for every pixel: (T or 1, 1, H W C)."""
     pixels = math.prod(steps.shape[2:4])
     return np.tile(values.astype(steps.dtype), (1, pixels))[:, None]
 
 
-def channel_sums(x, y=None):
+def channel_sums(x: ndarray, y: ndarray | None = None) -> ndarray:
     """Sums of x, or of x y, over the samples and pixels of (T, B, H, W, C): (T, C) float64."""
-    total = 0.0
+    total = np.zeros((len(x), x.shape[-1]))
     for block in sample_blocks(x):
-        total = total + pixel_sums(x[:, block], None if y is None else y[:, block]).sum(axis=1)
+        total += pixel_sums(x[:, block], None if y is None else y[:, block]).sum(axis=1)
     return total
 
 
-def pixel_sums(x, y=None):
+def pixel_sums(x: ndarray, y: ndarray | None = None) -> ndarray:
     """Sums of x, or of x y, over the pixels of (T, B, H, W, C): (T, B, C) float64.
 
     Few terms at a time in the dtype of x, then in float64.

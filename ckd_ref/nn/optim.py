@@ -3,12 +3,15 @@
 import numpy as np
 
 
-def init_moments(params):
+def init_moments(params: dict) -> dict:
     """First and second moments of the gradients before the first step: zeros, per parameter."""
     return {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in params.items()}
 
 
-def adamw(params, grads, moments, step, rate, decay=0.01, betas=(0.9, 0.999), eps=1e-8):
+def adamw(
+    params: dict, grads: dict, moments: dict, step: int, rate: float, decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+) -> tuple[dict, dict]:
     """One step of AdamW (Loshchilov & Hutter, 2019).
 
     Assumption: the paper names no optimiser. Vectors (biases, batch norm, theta) do not decay.

@@ -9,6 +9,7 @@ Over channels, * is a matrix product at every point.
 """
 
 import numpy as np
+from numpy import ndarray
 
 POINTS = {4: (0, 1, -1, 1 / 2, -2), 3: (0, 1, -1, 2)}
 """The finite points for each m: those of the smallest rounding errors among powers of 2."""
@@ -17,12 +18,12 @@ TILES = 192
 """Tiles at a time: few enough for the cache, enough rows for a matrix product to pay."""
 
 
-def tile_size(H, W):
+def tile_size(H: int, W: int) -> int | None:
     """The largest m that divides both sides of an image, or None."""
     return next((m for m in POINTS if H % m == W % m == 0), None)
 
 
-def values_at_points(m, size):
+def values_at_points(m: int, size: int) -> ndarray:
     """Matrix from `size` coefficients to values at all points, in both directions.
 
     The value at infinity is the last coefficient.
@@ -41,7 +42,7 @@ class Winograd:
         Side of the outputs of a tile; divides H and W.
     """
 
-    def __init__(self, w, m):
+    def __init__(self, w: ndarray, m: int) -> None:
         self.C, self.K = w.shape[2:]
         self.m = m
         self.A = values_at_points(m, m).astype(w.dtype)
@@ -49,15 +50,15 @@ class Winograd:
         self.B = np.linalg.inv(values_at_points(m, m + 2)).T.astype(w.dtype)
         self.u = (self.G @ w.reshape(9, -1)).reshape(-1, self.C, self.K)
 
-    def images_at_once(self, H, W):
+    def images_at_once(self, H: int, W: int) -> int:
         return -(-TILES * self.m**2 // (H * W))
 
-    def forward(self, x, out):
+    def forward(self, x: ndarray, out: ndarray) -> None:
         products = self._spread(x) @ self.u                    # (points, tiles, K)
         outputs = self._outputs(out)
         outputs[...] = (self.A.T @ products.reshape(len(self.u), -1)).reshape(outputs.shape)
 
-    def backward(self, x, g, out):
+    def backward(self, x: ndarray, g: ndarray, out: ndarray | None) -> ndarray:
         g = np.ascontiguousarray(self._outputs(g)).reshape(self.m**2, -1)
         g = (self.A @ g).reshape(len(self.u), -1, self.K)      # (points, tiles, K)
         if out is not None:
@@ -70,7 +71,7 @@ class Winograd:
             out[...] = padded[:, 1:-1, 1:-1]
         return self._spread(x).swapaxes(1, 2) @ g              # (points, C, K)
 
-    def filter_gradient(self, total):
+    def filter_gradient(self, total: ndarray) -> ndarray:
         return (self.G.T @ total.reshape(len(self.u), -1)).reshape(3, 3, self.C, self.K)
 
     def _spread(self, x):

@@ -3,9 +3,12 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import typing
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +31,10 @@ class Checkpoint(typing.NamedTuple):
     inputs: dict
 
 
-def save_checkpoint(path, run, config, classes, inputs=()):
+def save_checkpoint(
+    path: str | os.PathLike, run: TrainState, config: Config, classes: Sequence[str],
+    inputs: dict | tuple = (),
+) -> None:
     """Write a run so that it can be resumed or evaluated; the previous file is kept.
 
     Parameters
@@ -54,7 +60,7 @@ def save_checkpoint(path, run, config, classes, inputs=()):
                 hdf5.write(file, f"{group}/{name}", array)
 
 
-def load_checkpoint(path, net=None):
+def load_checkpoint(path: str | os.PathLike, net: Any = None) -> Checkpoint:
     """Read a checkpoint.
 
     Memory: about twice the file's size, bounded before anything is allocated.
@@ -116,7 +122,7 @@ def load_checkpoint(path, net=None):
     return Checkpoint(run, config, classes, inputs)
 
 
-def load_latest(path, net=None):
+def load_latest(path: str | os.PathLike, net: Any = None) -> Checkpoint | None:
     """What `load_checkpoint` reads, or the previous file if that is missing or damaged.
 
     A damaged file is put aside as ``NAME.damaged.h5``, with a warning, so that it does not take
@@ -145,7 +151,7 @@ def load_latest(path, net=None):
         return found
 
 
-def check_same(found, config, inputs, place):
+def check_same(found: Checkpoint, config: Config, inputs: dict, place: str | os.PathLike) -> None:
     """Refuse to resume a checkpoint of another configuration or other inputs, with both values."""
     differ = []
     for field in dataclasses.fields(Config):

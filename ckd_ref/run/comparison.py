@@ -1,8 +1,10 @@
 """The main job: a teacher and the ladder of students on one data set, their table and pictures."""
 
 import dataclasses
+import os
 import pathlib
 
+from ..config import Config
 from ..data import glyphs
 from ..data.files import atomic_write
 from ..teacher import EPOCHS
@@ -15,8 +17,11 @@ MOST_SEEDS = 10_000
 """Far more, a slip of the finger, would fill the memory with jobs."""
 
 
-def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None,
-            teacher_epochs=EPOCHS, progress=True):
+def compare(
+    data: str | os.PathLike, config: Config, folder: str | os.PathLike, seeds: int = 1,
+    teacher: str | os.PathLike | None = None, workers: int = 2, methods: list[str] | None = None,
+    teacher_epochs: int = EPOCHS, progress: bool = True,
+) -> str:
     """Train every variant of the ladder with the same data, draws and updates, once per seed.
 
     Runs go side by side in processes of one BLAS thread each, so their results are bit-identical
@@ -64,15 +69,15 @@ def compare(data, config, folder, seeds=1, teacher=None, workers=2, methods=None
     for seed in range(config.seed, config.seed + seeds):
         for variant, own in variants.items():
             chosen = dataclasses.replace(config, seed=seed, **own)
-            given = teacher and str(teacher)
+            given = str(teacher) if teacher else None
             jobs.append(Job(label, path, variant, chosen, given, teacher_epochs))
     lines = sweep(jobs, folder, workers=workers, bars=True, progress=progress)
     with jobs[0].open() as first:
         plots.samples(folder / "samples.png", first, config.T, config.size)
-    text = variants_table(lines, methods and methods[0])
+    text = variants_table(lines, methods[0] if methods else None)
     with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    histories = {variant: [] for variant in variants}
+    histories: dict = {variant: [] for variant in variants}
     for job in jobs:
         histories[job.variant].append(read_rows(folder / job.name / "log.jsonl"))
     plots.learning_curves(folder / "curves.png", histories)

@@ -12,6 +12,9 @@ import tempfile
 import time
 
 import numpy as np
+from numpy import ndarray
+
+from ..config import Config
 
 try:
     import resource
@@ -19,7 +22,7 @@ except ImportError:                                            # Windows
     resource = None
 
 from ..batches import BatchSampler, first_of_class
-from ..data.paired import open_paired
+from ..data.paired import PairedData, open_paired
 from ..models import Teacher
 from ..teacher import EPOCHS, TrainedTeacher, train_teacher
 from ..training import TrainState, epochs
@@ -57,27 +60,27 @@ class Shape:
     path = "random data"
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
         return tuple(f"class {k}" for k in range(self.K))
 
     @property
-    def image_label(self):
+    def image_label(self) -> ndarray:
         return np.arange(self.train + self.test) % self.K
 
     event_label = image_label
 
-    def recordings_in(self, split):
+    def recordings_in(self, split: str) -> ndarray:
         return {"train": np.arange(self.train), "test": self.train + np.arange(self.test)}[split]
 
-    def images_in(self, split):
+    def images_in(self, split: str) -> ndarray:
         pools = {"static": "train", "test": "test"}
         return self.recordings_in(pools[split]) if split in pools else np.arange(0)
 
-    def frames(self, indices, T, size):
+    def frames(self, indices: ndarray, T: int, size: int) -> ndarray:
         shape = T, len(indices), size, size, 2
         return np.random.default_rng(0).poisson(0.1, shape).astype(np.float32)
 
-    def images(self, indices):
+    def images(self, indices: ndarray) -> ndarray:
         shape = len(indices), self.image_size, self.image_size, 3
         return np.random.default_rng(0).random(shape, np.float32)
 
@@ -109,7 +112,10 @@ class Measured:
     work: float
 
 
-def estimate(source, config, teacher=None, processes=1, teacher_epochs=EPOCHS):
+def estimate(
+    source: str | os.PathLike | Shape, config: Config, teacher: str | os.PathLike | None = None,
+    processes: int = 1, teacher_epochs: int = EPOCHS,
+) -> str:
     """How long `train` would take here, and how much memory, in a table.
 
     Steps with small batches are timed, in processes of their own; time and memory grow linearly
@@ -157,7 +163,9 @@ def estimate(source, config, teacher=None, processes=1, teacher_epochs=EPOCHS):
     return _table(rows, memory, measured, config)
 
 
-def student_rows(measured, config, data):
+def student_rows(
+    measured: dict[int, Measured], config: Config, data: PairedData | Shape
+) -> list[tuple[str, int, float]]:
     """(what, how many, seconds of each) for all that a training of the student consists of.
 
     Parameters
@@ -179,7 +187,9 @@ def student_rows(measured, config, data):
     ]
 
 
-def student_memory(measured, config, data):
+def student_memory(
+    measured: dict[int, Measured], config: Config, data: PairedData | Shape
+) -> float:
     """Bytes that a training of the student takes at most; arguments as for `student_rows`.
 
     All frames and images are held, the frames twice while they are read.
@@ -208,7 +218,10 @@ def _at(batch, values):
     return value + max(value - less, 0) / (size - smaller) * (batch - size)
 
 
-def measure(source, config, teacher, processes):
+def measure(
+    source: str | os.PathLike | Shape, config: Config, teacher: str | os.PathLike | None,
+    processes: int,
+) -> Measured:
     """Run some steps, with one recording and one image per class, and all else that a run does.
 
     Returns

@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import os
 import pathlib
 import re
 import tomllib
@@ -36,7 +37,7 @@ t-test; accuracies are final ones, in percent of the test recordings.
 """
 
 
-def report(folder):
+def report(folder: str | os.PathLike) -> str:
     """Write ``README.md`` and two pictures from the sweeps in a folder.
 
     ``differences.png`` has the steps of the ladders and the leaky splits, ``regimes.png`` the map
@@ -67,7 +68,7 @@ def report(folder):
     return text
 
 
-def read_folder(folder):
+def read_folder(folder: str | os.PathLike) -> list[dict]:
     """The lines of all sweeps in a folder."""
     folder, lines = pathlib.Path(folder), []
     for path in _specs(folder):
@@ -82,7 +83,7 @@ def _specs(folder):
     return sorted(path for path in folder.glob("*.toml") if path.with_suffix(".jsonl").exists())
 
 
-def report_text(folder, lines):
+def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
     """A section for every sweep of a folder, one on leaky splits, one on regimes, in Markdown.
 
     A sweep with a grid has no section of its own: its runs are in the map of regimes.
@@ -114,7 +115,7 @@ def report_text(folder, lines):
     return "\n".join(sections)
 
 
-def interval(values):
+def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half-width of its 95 % confidence interval (Student's t); nan where undefined."""
     n = len(values)
     if n == 0:
@@ -126,7 +127,7 @@ def interval(values):
     return mean, float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
 
 
-def seeds_needed(effect, spread, power=0.8, level=0.05):
+def seeds_needed(effect: float, spread: float, power: float = 0.8, level: float = 0.05) -> int:
     """How many seeds a two-sided paired t-test needs to see an effect with this power.
 
     Parameters
@@ -154,7 +155,7 @@ def seeds_needed(effect, spread, power=0.8, level=0.05):
     return counts[found]
 
 
-def final(lines, data, variant):
+def final(lines: list[dict], data: str, variant: str) -> dict[int, float]:
     """Final accuracy of a variant on a data set, by seed."""
     return {
         line["seed"]: line["accuracy"][-1]
@@ -162,12 +163,14 @@ def final(lines, data, variant):
     }
 
 
-def difference(lines, data, variant, other, other_data=None):
+def difference(
+    lines: list[dict], data: str, variant: str, other: str, other_data: str | None = None
+) -> list[float]:
     """Differences in final accuracy between two variants, one for each seed that both have."""
     return _minus(final(lines, data, variant), final(lines, other_data or data, other))
 
 
-def variants_table(lines, reference=None):
+def variants_table(lines: list[dict], reference: str | None = None) -> str:
     """One table in Markdown for every data set: accuracies, and differences with their tests.
 
     Parameters
@@ -234,7 +237,7 @@ def _note(seeds):
             f"they vary with a standard deviation of about {points:.0f}."]
 
 
-def ladder_table(lines):
+def ladder_table(lines: list[dict]) -> str:
     """The ladder of every data set in a row: accuracies, and each step with its test."""
     names = [name for name in LADDER if name != "published"]
     head = ["| data | seeds | events | + static stream | + alignment = transfer | + teacher = ckd |"
@@ -259,7 +262,7 @@ def ladder_table(lines):
     return "\n".join([*head, *rows]) + "\n"
 
 
-def leakage_table(lines):
+def leakage_table(lines: list[dict]) -> str:
     """What the leaky split of a data set adds to each variant, or an empty text."""
     rows = []
     for clean, leaky, variant, differences in _leaks(lines):
@@ -283,7 +286,7 @@ def _leaks(lines):
                 yield clean, leaky, variant, values
 
 
-def regimes_table(lines):
+def regimes_table(lines: list[dict]) -> str:
     """The map of regimes in a table: a row for every cell of `all_regimes`; empty without any."""
     rows = []
     for data, (width, updates, static), steps in all_regimes(lines):
@@ -297,7 +300,7 @@ def regimes_table(lines):
     return "\n".join([*head, *rows]) + "\n"
 
 
-def all_regimes(lines):
+def all_regimes(lines: list[dict]) -> list[tuple]:
     """What alignment and teacher give wherever a data set was run in more than one regime.
 
     Returns
@@ -305,7 +308,7 @@ def all_regimes(lines):
     found : list of (data, (width, updates, static images per class), steps), sorted; steps has
         the differences of seeds by the names "transfer - events" and "ckd - transfer".
     """
-    runs = {}
+    runs: dict = {}
     for line in lines:
         if name := _rung(line):
             cell = _cell(line) if name != "events" else (*_cell(line)[:2], 0)
@@ -355,7 +358,7 @@ def _minus(a, b):
     return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
 
-def all_differences(lines):
+def all_differences(lines: list[dict]) -> list[tuple[str, list[float]]]:
     """(label, differences) of every step of every complete ladder and of every leaky split."""
     found = []
     for data in dict.fromkeys(line["data"] for line in lines if not line["leaky"]):
@@ -378,7 +381,7 @@ def _percent(values, sign=""):
     return text if math.isnan(half) else f"{text} ± {100 * half:.1f}"
 
 
-def with_test(differences):
+def with_test(differences: list[float]) -> str:
     """Mean difference in points with its interval, and the p-value of the paired t-test."""
     if max(differences) - min(differences) < 1e-9:             # the test needs a spread
         return _percent(differences, "+")

@@ -3,14 +3,20 @@
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from numpy import ndarray
 
 from ..batches import BatchSampler
 from ..config import Config
 from ..data.files import atomic_write, locked, open_file, remove_leftovers
+from ..data.paired import PairedData
 from ..events import FormatError
 from ..training import TrainState, epochs
 from . import parallel
@@ -21,8 +27,12 @@ from .progress import Progress
 from .teachers import lesson
 
 
-def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_position=0,
-          stop=None, processes=1, label=None):
+def train(
+    data: PairedData, config: Config, folder: str | os.PathLike | None = None,
+    teacher: Callable[[ndarray], ndarray] | ndarray | None = None, net: Any = None,
+    progress: bool = True, bar_position: int = 0, stop: Callable[[], bool] | None = None,
+    processes: int = 1, label: str | None = None,
+) -> TrainState:
     """Train a student, or resume a run that was interrupted.
 
     Parameters
@@ -94,7 +104,7 @@ def train(data, config, folder=None, teacher=None, net=None, progress=True, bar_
 
 
 @contextlib.contextmanager
-def ctrl_c():
+def ctrl_c() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C was pressed; the second time it interrupts."""
     pressed = threading.Event()
 
@@ -174,12 +184,12 @@ def _resume(folder, config, inputs, net):
     return found.run
 
 
-def seconds_of(folder):
+def seconds_of(folder: str | os.PathLike) -> float:
     """How long the run in a folder has taken so far, interruptions left out."""
     return sum(row["seconds"] for row in read_times(folder))
 
 
-def read_times(folder):
+def read_times(folder: str | os.PathLike) -> list[dict]:
     """The rows of ``times.jsonl`` in the folder of a run: epoch, and seconds spent on it."""
     path = pathlib.Path(folder) / "times.jsonl"
     rows = read_rows(path)
@@ -192,7 +202,7 @@ def read_times(folder):
     return rows
 
 
-def read_rows(path):
+def read_rows(path: pathlib.Path) -> list[dict]:
     """The dicts in a file of one JSON object per line; none if there is no file."""
     if not path.exists():
         return []
@@ -212,7 +222,7 @@ def read_rows(path):
     return rows
 
 
-def write_rows(path, rows):
+def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     """Write dicts as one JSON object per line, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..config import Config
 from ..data import glyphs
 from ..data.files import locked, open_file, remove_leftovers
-from ..data.paired import IMAGE_SPLITS, open_paired
+from ..data.paired import IMAGE_SPLITS, PairedData, open_paired
 from ..events import FormatError
 from ..teacher import EPOCHS, untrained_teacher
 from .preflight import check_memory, check_run
@@ -87,15 +87,15 @@ class Job:
     path: str
     variant: str
     config: Config
-    teacher: str = None
+    teacher: str | None = None
     teacher_epochs: int = EPOCHS
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Of its folder."""
         return f"{self.data}-{self.variant}-seed{self.config.seed}"
 
-    def open(self):
+    def open(self) -> PairedData:
         """The data of this job."""
         path = self.path
         if path in glyphs.SETS:
@@ -106,7 +106,7 @@ class Job:
         return open_paired(path)
 
 
-def read_spec(path):
+def read_spec(path: str | os.PathLike) -> list[Job]:
     """The jobs of a sweep, all of a seed before those of the next.
 
     The file has ``seeds = [FIRST, COUNT]``; the tables ``[data]``, names and files or embedded
@@ -158,7 +158,7 @@ def read_spec(path):
         ) from None
 
 
-def spec_variants(spec):
+def spec_variants(spec: dict) -> dict[str, dict]:
     """Options of each variant of a spec, by its name; by default the ladder."""
     variants = spec.get("variants", list(LADDER))
     if isinstance(variants, list):
@@ -168,7 +168,7 @@ def spec_variants(spec):
     return variants
 
 
-def spec_cells(spec):
+def spec_cells(spec: dict) -> list[dict]:
     """Options of each cell of a spec's grids, one empty cell if there is no grid."""
     grids = spec.get("grid", {})
     grids = grids if isinstance(grids, list) else [grids]
@@ -177,7 +177,10 @@ def spec_cells(spec):
     ]
 
 
-def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False, progress=True):
+def sweep(
+    jobs: list[Job], folder: str | os.PathLike, lines: str | os.PathLike | None = None,
+    workers: int = 1, scheduler: str | None = None, bars: bool = False, progress: bool = True,
+) -> list[dict]:
     """Run what has no line yet, and append a line for each run that finishes.
 
     Before the first run begins, every job is checked; see `check_jobs`. A scheduler's workers may
@@ -221,8 +224,8 @@ def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False, progr
     """
     folder = pathlib.Path(folder)
     if not scheduler:
-        done = {key(line) for line in read_lines(lines)}
-        check_jobs([job for job in jobs if key(job) not in done])
+        ended = {key(line) for line in read_lines(lines)}
+        check_jobs([job for job in jobs if key(job) not in ended])
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         remove_leftovers(folder)
@@ -252,12 +255,12 @@ def sweep(jobs, folder, lines=None, workers=1, scheduler=None, bars=False, progr
     return [done[key(job)] for job in jobs]
 
 
-def check_jobs(jobs):
+def check_jobs(jobs: list[Job]) -> None:
     """Refuse jobs that this machine cannot run, before it runs any; see `check_run`.
 
     Embedded sets are not made for that. Raises what opening their files and teachers raises, too.
     """
-    by_files = {}
+    by_files: dict = {}
     for job in jobs:
         by_files.setdefault((job.path, job.teacher), []).append(job)
     for (path, teacher), own in by_files.items():
@@ -272,7 +275,7 @@ def check_jobs(jobs):
                 load_teacher(teacher, data) if teacher else untrained_teacher(data)
 
 
-def run_job(job, folder, position=None):
+def run_job(job: Job, folder: str | os.PathLike, position: int | None = None) -> dict:
     """Train the teacher of a job, unless it is there, and its student.
 
     Parameters
@@ -290,7 +293,7 @@ def run_job(job, folder, position=None):
     """
     prepare_process()
     folder = pathlib.Path(folder)
-    bar = {"progress": position is not None, "bar_position": position or 0}
+    bar: dict = {"progress": position is not None, "bar_position": position or 0}
     with job.open() as data:
         check_run(data, job.config)
         teacher, line = None, {}
@@ -326,7 +329,7 @@ def _teacher(job, data, folder, bar):
     return teacher, round(time.perf_counter() - start, 1)
 
 
-def describe(data):
+def describe(data: PairedData) -> str:
     """One line on a data set: its classes and the sizes of its pools."""
     images = ", ".join(f"{len(data.images_in(split))} {split}" for split in IMAGE_SPLITS)
     recordings = ", ".join(
@@ -335,7 +338,7 @@ def describe(data):
     return f"{len(data.classes)} classes; images: {images}; recordings: {recordings}"
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Those of this package, of Python and of the libraries that compute."""
     names = "ckd_ref", "numpy", "scipy", "autograd"
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
@@ -348,14 +351,14 @@ def machine():
     return " ".join([platform.system(), platform.machine(), *best[:1]])
 
 
-def key(run):
+def key(run: Job | dict) -> tuple[str, str, Config]:
     """What identifies a Job or a line within a sweep: data, variant, configuration."""
     if isinstance(run, Job):
         return run.data, run.variant, run.config
     return run["data"], run["variant"], Config(**run["config"])
 
 
-def read_lines(path):
+def read_lines(path: str | os.PathLike | None) -> list[dict]:
     """The lines of finished runs in a file, none if there is no file, or no name of one.
 
     A last line that was cut off, as by a power failure, is left out.

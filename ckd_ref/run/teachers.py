@@ -1,15 +1,19 @@
 """A teacher, its network or its logits: trained, saved, and checked once when it enters."""
 
 import hashlib
+import os
 import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy import ndarray
 from scipy.special import softmax
 
 from ..config import Config
 from ..data import hdf5
 from ..data.errors import error_context
 from ..data.files import atomic_hdf5, locked
+from ..data.paired import PairedData
 from ..events import FormatError
 from ..models import Teacher
 from ..teacher import (
@@ -23,7 +27,7 @@ from .checkpoint import check_same, load_latest, save_checkpoint
 from .progress import Progress
 
 
-def save_teacher(path, teacher, classes):
+def save_teacher(path: str | os.PathLike, teacher: TrainedTeacher, classes: Sequence[str]) -> None:
     """Write a trained teacher's network and its class names to an HDF5 file.
 
     Parameters
@@ -41,7 +45,7 @@ def save_teacher(path, teacher, classes):
         _write_digest(file, classes, teacher.params | teacher.state)
 
 
-def load_teacher(path, data):
+def load_teacher(path: str | os.PathLike, data: PairedData) -> TrainedTeacher | ndarray:
     """Read a teacher: a network that `save_teacher` wrote, or logits of `save_logits`.
 
     Parameters
@@ -78,8 +82,11 @@ def load_teacher(path, data):
     return TrainedTeacher(net, params, state)
 
 
-def kept_teacher(path, data, seed=0, epochs=EPOCHS, label="teacher", progress=True,
-                 bar_position=0, stop=None, wait=False):
+def kept_teacher(
+    path: str | os.PathLike, data: PairedData, seed: int = 0, epochs: int = EPOCHS,
+    label: str = "teacher", progress: bool = True, bar_position: int = 0,
+    stop: Callable[[], bool] | None = None, wait: bool = False,
+) -> TrainedTeacher | ndarray:
     """The small teacher that is kept in a file, trained and written first if there is none.
 
     Its training is saved beside the file after every epoch, and resumes from there.
@@ -192,7 +199,7 @@ def _class_order(file, data):
     return [classes.index(name) for name in data.classes]
 
 
-def save_logits(path, logits, classes):
+def save_logits(path: str | os.PathLike, logits: ndarray, classes: Sequence[str]) -> None:
     """Write a teacher's logits (M, K) and its class names to an HDF5 file.
 
     Parameters
@@ -209,7 +216,7 @@ def save_logits(path, logits, classes):
         _write_digest(file, classes, {"logits": np.asarray(logits)})
 
 
-def load_logits(path, data):
+def load_logits(path: str | os.PathLike, data: PairedData) -> ndarray:
     """Read the logits of any teacher for every image of the data, classes matched by name.
 
     The file has two data sets with checksums, ``logits`` (floats) and ``classes`` (names as
@@ -245,7 +252,7 @@ def _logits_in(file, data):
     return check_logits(logits[:, order], data)
 
 
-def check_logits(logits, data):
+def check_logits(logits: ndarray, data: PairedData) -> ndarray:
     """Logits for every image of the data as float32, or a FormatError.
 
     Parameters
@@ -271,7 +278,10 @@ def _usable(logits, shape):
     return (np.abs(logits) <= np.finfo(np.float32).max).all()
 
 
-def logits_of(teacher, data, images, batch=32):
+def logits_of(
+    teacher: Callable[[ndarray], ndarray] | ndarray, data: PairedData, images: ndarray,
+    batch: int = 32,
+) -> ndarray:
     """What a teacher says of images of the data, at these positions: (N, K) float32, checked.
 
     Parameters
@@ -294,7 +304,9 @@ def logits_of(teacher, data, images, batch=32):
     return np.asarray(logits, np.float32)
 
 
-def lesson(teacher, data, config):
+def lesson(
+    teacher: Callable[[ndarray], ndarray] | ndarray, data: PairedData, config: Config
+) -> tuple[Callable[[ndarray], ndarray] | ndarray, str]:
     """What the sampler is to use as a teacher, by ``config.teaching``; see `TEACHING`.
 
     Parameters
@@ -312,7 +324,7 @@ def lesson(teacher, data, config):
     static = data.images_in("static")
     said = logits_of(teacher, data, static)                    # (N, K)
     if config.teaching == "crop" and callable(teacher):
-        return teacher, f"function {hashlib.sha256(said).hexdigest()}"
+        return teacher, f"function {hashlib.sha256(said.tobytes()).hexdigest()}"
     logits = np.zeros((len(data.image_label), len(data.classes)), np.float32)
     label, rng = data.image_label[static], np.random.default_rng([config.seed, 2])
     if config.teaching == "permuted":
@@ -322,7 +334,7 @@ def lesson(teacher, data, config):
     elif config.teaching == "smoothed":
         said = _smoothed(said, label, config.temperature)
     logits[static] = said
-    return logits, hashlib.sha256(logits).hexdigest()
+    return logits, hashlib.sha256(logits.tobytes()).hexdigest()
 
 
 def _of_the_same_class(label, rng):

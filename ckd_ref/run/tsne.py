@@ -1,16 +1,22 @@
 """Fig. 3: the features of trained students in two dimensions, and numbers about the features."""
 
+import os
+from typing import Any
+
 import numpy as np
+from numpy import ndarray
 from scipy.spatial.distance import cdist
 
+from ..data.paired import PairedData
 from ..events import FormatError
+from ..training import TrainState
 from . import plots
 
 NEIGHBOURS, PERPLEXITY, SEED = 5, 30, 0
 """k of `neighbour_accuracy`; of t-SNE, the same for every student."""
 
 
-def mean_features(net, run, frames, batch=20):
+def mean_features(net: Any, run: TrainState, frames: ndarray, batch: int = 20) -> ndarray:
     """The features of Eq. (5) of recordings in evaluation, averaged over time.
 
     Assumption: the paper does not say which features its Fig. 3 shows. These are what the heads
@@ -34,7 +40,7 @@ def mean_features(net, run, frames, batch=20):
     return np.concatenate(parts)
 
 
-def neighbour_accuracy(features, labels, k=NEIGHBOURS):
+def neighbour_accuracy(features: ndarray, labels: ndarray, k: int = NEIGHBOURS) -> float:
     """Share of samples whose class most of their k nearest neighbours have, leave-one-out.
 
     Parameters
@@ -56,7 +62,7 @@ def neighbour_accuracy(features, labels, k=NEIGHBOURS):
     return float(np.mean(voted == labels))
 
 
-def tsne(path, data, students):
+def tsne(path: str | os.PathLike, data: PairedData, students: list[tuple]) -> str:
     """Draw the features of trained students on the test recordings by t-SNE, one panel for each.
 
     What t-SNE (van der Maaten & Hinton, 2008) makes of distances depends on its settings, so two
