@@ -100,6 +100,13 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=place)
 
 
+def pytest_collection_finish(session):
+    """What takes long in processes of its own begins before the first test: see `begin`."""
+    if hasattr(os, "fork") and not session.config.option.collectonly:
+        for module in {getattr(item, "module", None) for item in session.items}:
+            getattr(module, "begin", lambda: None)()
+
+
 def place(item):
     """Sorting key: shared helpers, Eqs. (1) to (4), classification, Eqs. (5) to (11), the rest."""
     if item.path.name not in EQUATION_FILES:

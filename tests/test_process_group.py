@@ -77,10 +77,14 @@ def assert_bit_identical(result, reference):
 SMALL = dict(T=2, size=16, width=0.0625)
 
 OPTIONS = [
-    dict(method=method, network=network, reading=reading, per_step=per_step)
-    for method in ("snn", "transfer", "ckd")
-    for network in ("tiny", "full")
+    dict(method=method, reading=reading, per_step=per_step)
+    for method in ("transfer", "ckd")
     for reading in ("baseline", "paper")
+    for per_step in (False, True)
+]
+OPTIONS += [
+    dict(method=method, network=network, per_step=per_step)
+    for method, network in (("snn", "tiny"), ("snn", "full"), ("transfer", "full"), ("ckd", "full"))
     for per_step in (False, True)
 ]
 OPTIONS += [
