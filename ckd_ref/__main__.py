@@ -46,7 +46,7 @@ def main(argv=None):
         return 2
     except KeyboardInterrupt as stopped:
         command = shlex.join(["python", "-m", "ckd_ref", *argv])
-        print(f"ckd_ref: {stopped or 'stopped'}; resume with: {command}", file=sys.stderr)
+        print(f"ckd_ref: {str(stopped) or 'stopped'}; resume with: {command}", file=sys.stderr)
         return 130
     return 0
 
