@@ -89,7 +89,6 @@ OPTIONS += [
 ]
 OPTIONS += [
     dict(method="snn", width=0.25),
-    dict(method="ckd", width=0.25),
     dict(method="ckd", width=0.25, network="full", per_step=True),
     dict(method="transfer", width=1.0),                        # Winograd in every layer but one
     dict(method="ckd", distillation="dkd"),

@@ -98,7 +98,7 @@ def whole(path, tmp_path_factory):
 
 def test_killed_runs_resume_to_the_same_bits(data, tmp_path, rng):
     """The short form of ``python tests/kill.py``."""
-    assert len(list(kill.kill_training(data, tmp_path, 2, rng))) == 2
+    assert len(list(kill.kill_training(data, tmp_path, 1, rng))) == 1
 
 
 def test_a_killed_converter_resumes_to_the_same_bytes(tmp_path, rng):
@@ -158,9 +158,17 @@ def test_times_of_another_kind_are_refused_in_one_line(path, data, tmp_path, cap
 # Ctrl-C
 
 
+@pytest.fixture(scope="module")
+def transfer(path, tmp_path_factory):
+    """The folder of an uninterrupted run with two streams."""
+    folder = tmp_path_factory.mktemp("transfer")
+    with open_paired(path) as data:
+        fit(data, folder, "transfer")
+    return folder
+
+
 @pytest.mark.parametrize("batches", [0, 1, 4, 6])
-def test_a_stop_saves_in_the_middle_of_an_epoch(data, tmp_path, batches):
-    fit(data, tmp_path / "whole", "transfer")
+def test_a_stop_saves_in_the_middle_of_an_epoch(data, tmp_path, transfer, batches):
     asked = iter([False] * batches + [True])
     with pytest.raises(KeyboardInterrupt, match=f"epoch {batches // 4} before batch {batches % 4}"):
         fit(data, tmp_path / "part", "transfer", stop=lambda: next(asked))
@@ -168,7 +176,7 @@ def test_a_stop_saves_in_the_middle_of_an_epoch(data, tmp_path, batches):
     assert (run.epoch, len(run.rows)) == divmod(batches, 4)
     fit(data, tmp_path / "part", "transfer")
     for name in ("checkpoint.h5", "log.jsonl"):
-        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "part" / name).read_bytes() == (transfer / name).read_bytes()
 
 
 def test_a_checkpoint_without_the_batches_of_its_epoch_would_show(data, tmp_path, monkeypatch):
@@ -265,7 +273,7 @@ def test_workers_end_with_a_killed_parent(path, tmp_path):
 # Full disks, second processes, bad numbers, other data
 
 
-@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
+@pytest.mark.parametrize("share", [0, 0.001, 0.99])
 def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint(
     data, path, tmp_path, capsys, small_disk, share
 ):
