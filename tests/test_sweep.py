@@ -213,7 +213,7 @@ def test_the_accuracy_of_a_given_teacher_is_that_on_the_test_images(spec, glyph_
     assert line["accuracy_teacher"] == 0.75 and line["teacher"] == "given"
 
 
-def test_a_sweep_runs_each_job_once_and_keeps_its_lines(spec, tmp_path, monkeypatch):
+def test_a_sweep_runs_each_job_once_and_keeps_its_lines(spec, tmp_path, monkeypatch, in_process):
     assert main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
     path = tmp_path / "out" / "ladder.jsonl"
     lines = read_lines(path)
