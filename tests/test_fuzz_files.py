@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("resource", reason="processes are limited and watched on POSIX only")
 fuzz_files = pytest.importorskip("fuzz_files")
 
-FILES = 16
+FILES = 12
 
 
 @pytest.mark.parametrize("name", fuzz_files.FORMATS)

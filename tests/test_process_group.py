@@ -89,7 +89,6 @@ OPTIONS += [
 ]
 OPTIONS += [
     dict(method="snn", width=0.25),
-    dict(method="ckd", width=0.25, network="full", per_step=True),
     dict(method="transfer", width=1.0),                        # Winograd in every layer but one
     dict(method="ckd", distillation="dkd"),
     dict(method="ckd", distillation="dist", kd_per_step=True),
@@ -101,7 +100,6 @@ OPTIONS += [
     dict(method="snn", network="tiny_resnet"),
     dict(method="transfer", network="tiny_resnet", reading="baseline", per_step=True),
     dict(method="ckd", network="tiny_resnet"),
-    dict(method="ckd", network="resnet18", per_step=True),
     dict(method="tks"),
 ]
 
