@@ -99,8 +99,8 @@ def neurons_of_plain_operations(currents):
     return torch.stack(spikes), torch.stack(kept[1:])
 
 
-class Student(torch.nn.Module):
-    """VGGSNN as PyTorch's users write it.
+class Variant(torch.nn.Module):
+    """What all students have, behind layers of their own: two heads, and a way to compute.
 
     Parameters
     ----------
@@ -108,13 +108,35 @@ class Student(torch.nn.Module):
         The whole network once per time step, as BrainCog does; time and batch merged except in
         the neuron, as SpikingJelly does; the same with `Neurons` and channels last in memory;
         "multi" with torch.compile.
+    """
+
+    def finish(self, variant, features, classes):
+        self.heads = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(features, classes) for name in ("static", "event")}
+        )
+        self.variant, best = variant, variant == "best"
+        self.layout = torch.channels_last if best else torch.contiguous_format
+        self.neurons = Neurons.apply if best else neurons_of_plain_operations
+        if best:
+            self.to(memory_format=torch.channels_last)
+        self.stream = self.by_step if variant == "step" else self.layer_by_layer
+        if variant == "compiled":
+            self.stream = torch.compile(self.layer_by_layer)
+
+
+class Student(Variant):
+    """VGGSNN as PyTorch's users write it.
+
+    Parameters
+    ----------
+    variant
+        See `Variant`.
     stages : tuple of tuples of int
         Channels of the convolutions, each stage followed by pooling.
     """
 
     def __init__(self, variant, stages, classes, size=48):
         super().__init__()
-        self.variant = variant
         channels = [2, *itertools.chain(*stages)]
         pairs = list(itertools.pairwise(channels))
         self.convolutions = torch.nn.ModuleList(
@@ -123,14 +145,7 @@ class Student(torch.nn.Module):
         self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(K) for _, K in pairs)
         self.pooled = [layer == len(stage) - 1 for stage in stages for layer in range(len(stage))]
         features = channels[-1] * (size // 2 ** len(stages)) ** 2
-        self.heads = torch.nn.ModuleDict(
-            {name: torch.nn.Linear(features, classes) for name in ("static", "event")}
-        )
-        if variant == "best":
-            self.to(memory_format=torch.channels_last)
-        self.stream = self.by_step if variant == "step" else self.layer_by_layer
-        if variant == "compiled":
-            self.stream = torch.compile(self.layer_by_layer)
+        self.finish(variant, features, classes)
 
     def layers(self):
         return zip(self.convolutions, self.norms, self.pooled)
@@ -148,18 +163,16 @@ class Student(torch.nn.Module):
         return torch.stack(logits), torch.stack(features)
 
     def layer_by_layer(self, frames, head):
-        layout = torch.channels_last if self.variant == "best" else torch.contiguous_format
-        neurons = Neurons.apply if self.variant == "best" else neurons_of_plain_operations
         x = frames.flatten(0, 1)
         for convolution, norm, pooled in self.layers():
-            x = norm(convolution(x.contiguous(memory_format=layout)))
-            spikes, kept = neurons(x.unflatten(0, (len(frames), -1)))
+            x = norm(convolution(x.contiguous(memory_format=self.layout)))
+            spikes, kept = self.neurons(x.unflatten(0, (len(frames), -1)))
             x = functional.avg_pool2d(spikes.flatten(0, 1), 2) if pooled else spikes.flatten(0, 1)
         return self.heads[head](x.flatten(1)).unflatten(0, (len(frames), -1)), kept
 
 
-class ResidualStudent(torch.nn.Module):
-    """SpikingResNet18 as PyTorch's users write it; `variant` as for `Student`.
+class ResidualStudent(Variant):
+    """SpikingResNet18 as PyTorch's users write it; `variant` as for `Variant`.
 
     Parameters
     ----------
@@ -169,7 +182,6 @@ class ResidualStudent(torch.nn.Module):
 
     def __init__(self, variant, layers, channels, classes):
         super().__init__()
-        self.variant = variant
         C = channels[0]
         self.first = torch.nn.Conv2d(2, C, 3, padding=1, bias=False)
         self.blocks = torch.nn.ModuleList()
@@ -182,14 +194,7 @@ class ResidualStudent(torch.nn.Module):
                 self.blocks.append(torch.nn.ModuleDict(block))
                 C = K
         self.norm = torch.nn.BatchNorm2d(C)
-        self.heads = torch.nn.ModuleDict(
-            {name: torch.nn.Linear(C, classes) for name in ("static", "event")}
-        )
-        if variant == "best":
-            self.to(memory_format=torch.channels_last)
-        self.stream = self.by_step if variant == "step" else self.layer_by_layer
-        if variant == "compiled":
-            self.stream = torch.compile(self.layer_by_layer)
+        self.finish(variant, C, classes)
 
     def features(self, x, neurons):
         """Images (N, 2, H, W) to (N, D); `neurons` makes spikes of the currents of a `Half`."""
@@ -212,14 +217,11 @@ class ResidualStudent(torch.nn.Module):
         return self.heads[head](features), features
 
     def layer_by_layer(self, frames, head):
-        layout = torch.channels_last if self.variant == "best" else torch.contiguous_format
-        of_currents = Neurons.apply if self.variant == "best" else neurons_of_plain_operations
-
         def neurons(half, current):
-            spikes, _ = of_currents(current.unflatten(0, (len(frames), -1)))
-            return spikes.flatten(0, 1).contiguous(memory_format=layout)
+            spikes, _ = self.neurons(current.unflatten(0, (len(frames), -1)))
+            return spikes.flatten(0, 1).contiguous(memory_format=self.layout)
 
-        x = frames.flatten(0, 1).contiguous(memory_format=layout)
+        x = frames.flatten(0, 1).contiguous(memory_format=self.layout)
         features = self.features(x, neurons).unflatten(0, (len(frames), -1))
         return self.heads[head](features), features
 
