@@ -11,8 +11,8 @@ import sys
 import numpy as np
 
 from .config import ASSUMED, PRESETS, PUBLISHED, Config
+from .data.errors import printable
 from .data.glyphs import SETS
-from .data.info import printable
 from .data.paired import open_paired
 from .run.arguments import given_file, nearest, output_folder, positive
 from .run.checkpoint import load_checkpoint
@@ -399,9 +399,9 @@ def _tsne(args):
         students = []
         for folder, (run, config, classes, _) in zip(args.runs, found):
             _check_classes(folder, classes, data)
-            students.append((folder.name, config.model(len(classes)), run, config))
+            students.append((printable(folder.name), config.model(len(classes)), run, config))
         print(tsne(args.out, data, students))
-    print(f"The features are drawn in {args.out.resolve()}")
+    print(f"The features are drawn in {printable(args.out.resolve())}")
 
 
 def _check_picture(path):

@@ -24,9 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from ckd_ref.data.errors import error_context
+from ckd_ref.data.errors import error_context, printable
 from ckd_ref.data.files import atomic_write, locked, open_file
-from ckd_ref.data.info import printable
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
 from ckd_ref.run.session import ctrl_c

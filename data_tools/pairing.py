@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckd_ref.data.info import printable
+from ckd_ref.data.errors import printable
 from ckd_ref.data.readers import read_image
 from ckd_ref.events import FormatError
 

@@ -36,9 +36,8 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ckd_ref.color import rgb_to_hsv
-from ckd_ref.data.errors import error_context
+from ckd_ref.data.errors import error_context, printable
 from ckd_ref.data.files import open_file
-from ckd_ref.data.info import printable
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
 from ckd_ref.data.readers import npy_header
 from ckd_ref.events import FormatError

@@ -12,6 +12,7 @@ import pytest
 from ckd_ref.__main__ import main
 from ckd_ref.data import info
 from ckd_ref.data import paired as data_module
+from ckd_ref.data.errors import printable
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.run import plots
@@ -169,7 +170,7 @@ SHOWN = "?[2Jant?", "x$\\frac$", "c" * 24
 ])
 def test_text_cannot_command_the_terminal(text, expected):
     """Escape sequences, new lines, writing from right to left, bytes that are no UTF-8."""
-    assert info.printable(text) == expected
+    assert printable(text) == expected
 
 
 def test_class_names_cannot_command_the_terminal(tmp_path):

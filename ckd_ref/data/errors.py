@@ -1,4 +1,4 @@
-"""Error messages that name the file and say what to do."""
+"""Error messages that name the file and say what to do, in text that is safe to print."""
 
 import contextlib
 
@@ -27,3 +27,8 @@ def error_context(place, advice):
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise
         raise FormatError(f"{place}: damaged, or of another format ({error}); {advice}") from None
+
+
+def printable(text):
+    """Text in one line for a terminal: control characters, which could command it, become "?"."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))

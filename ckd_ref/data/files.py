@@ -19,6 +19,8 @@ try:
 except ImportError:                                            # Windows
     fcntl = None
 
+from .errors import printable
+
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)               # Windows has neither
@@ -209,8 +211,7 @@ def locked(path, wait=False):
     while (file := _take(lock)) is None:
         with contextlib.suppress(FileNotFoundError):  # the holder has just ended: try again
             with open_file(lock) as file:
-                holder = file.read(1000).decode(errors="replace") or "another process"
-            holder = "".join(letter if letter.isprintable() else "?" for letter in holder)
+                holder = printable(file.read(1000).decode(errors="replace")) or "another process"
             if not wait or not fcntl:  # without flock, a dead holder would block forever
                 remedy = "wait until it ends, or choose another name"
                 if not fcntl:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .errors import printable
 from .paired import EVENT_SPLITS, IMAGE_SPLITS
 
 MOST_RECORDINGS = 1000
@@ -145,8 +146,3 @@ def _figure_lines(figures):
 def class_title(name):
     """A class name for tables and pictures, at most 24 characters."""
     return printable(name[:24])
-
-
-def printable(text):
-    """Text in one line for a terminal: control characters, which could command it, become "?"."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
