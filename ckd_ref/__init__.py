@@ -72,6 +72,7 @@ PUBLIC = {
     "batches": {
         "Batch": "frames of both streams, labels, teacher logits",
         "BatchSampler": "draws batches from the training data",
+        "training_pools": "the recordings and images that a run trains on",
         "first_of_class": "the first samples of every class",
         "sample_pairs": "recordings, and images of the same classes",
         "replacement_mask": "Eq. (8): which rows are replaced",

@@ -59,11 +59,7 @@ class BatchSampler:
     def __init__(
         self, data: Any, config: Any, teacher: Callable[[ndarray], ndarray] | ndarray | None = None
     ) -> None:
-        recordings = data.recordings_in("train")
-        kept = first_of_class(data.event_label[recordings], config.events_per_class)
-        recordings = recordings[kept]
-        images = data.images_in("static")
-        images = images[first_of_class(data.image_label[images], config.static_per_class)]
+        recordings, images = training_pools(data, config)
         self.config = config
         self.classes = len(data.classes)
         self.frames = data.frames(recordings, config.T, config.size)   # (T, R, size, size, 2)
@@ -118,6 +114,14 @@ def _apart(rng):
     """A generator that follows from the state of `rng`, which stays as it is."""
     far_ahead = np.random.Generator(rng.bit_generator.jumped())
     return np.random.default_rng(far_ahead.integers(2**63))
+
+
+def training_pools(data: Any, config: Any) -> tuple[ndarray, ndarray]:
+    """Positions of the recordings, (R,), and of the images, (M,), that a run trains on."""
+    recordings, images = data.recordings_in("train"), data.images_in("static")
+    recordings = recordings[first_of_class(data.event_label[recordings], config.events_per_class)]
+    images = images[first_of_class(data.image_label[images], config.static_per_class)]
+    return recordings, images
 
 
 def first_of_class(label: ndarray, count: int | None) -> ndarray:

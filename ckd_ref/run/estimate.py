@@ -14,21 +14,25 @@ import time
 import numpy as np
 from numpy import ndarray
 
-from ..config import Config
-
 try:
     import resource
 except ImportError:                                            # Windows
     resource = None
 
-from ..batches import BatchSampler, first_of_class
+from ..batches import BatchSampler, training_pools
+from ..config import Config
 from ..data.paired import PairedData, open_paired
-from ..models import Teacher
-from ..teacher import EPOCHS, TrainedTeacher, train_teacher
+from ..teacher import (
+    EPOCHS,
+    TrainedTeacher,
+    batches_of_teacher,
+    teacher_epochs,
+    untrained_teacher,
+)
 from ..training import TrainState, epochs
 from . import parallel
 from .checkpoint import save_checkpoint
-from .preflight import check_fit, check_memory
+from .preflight import LARGEST, check_fit, check_memory, memory_limit
 from .process_group import ProcessGroup, prepare_process
 from .teachers import load_teacher
 
@@ -150,8 +154,9 @@ def estimate(
         check_memory(dataclasses.replace(config, batch=sizes[-1]), len(data.classes))
     rows, memory = [], {}
     if config.method == "ckd" and not teacher:
-        count, seconds, memory["the teacher"] = _apart(measure_teacher, source, config)
-        count = count * teacher_epochs // EPOCHS
+        count, seconds, memory["the teacher"] = _apart(
+            measure_teacher, source, config, teacher_epochs
+        )
         rows.append(("training steps of the teacher", count, seconds))
     measured = {
         size: _apart(measure, source, dataclasses.replace(config, batch=size), teacher, processes)
@@ -177,8 +182,8 @@ def student_rows(
     last = list(measured.values())[-1]
     step = _at(config.batch, {size: each.step for size, each in measured.items()})
     test = len(data.recordings_in("test"))
-    train, _ = _pools(config, data)
-    read = 0 if isinstance(data, Shape) else train + test
+    train, _ = training_pools(data, config)
+    read = 0 if isinstance(data, Shape) else len(train) + test
     return [
         ("recordings to read", read, last.read),
         (f"training steps, {config.batch} pairs each", config.epochs * config.batches, step),
@@ -195,18 +200,10 @@ def student_memory(
     All frames and images are held, the frames twice while they are read.
     """
     frame, image = 4 * config.T * config.size**2 * 2, 4 * data.image_size**2 * 3   # float32
-    train, static = _pools(config, data)
-    held = (train + len(data.recordings_in("test"))) * frame + static * image
+    train, static = training_pools(data, config)
+    held = (len(train) + len(data.recordings_in("test"))) * frame + len(static) * image
     work = _at(config.batch, {size: each.work for size, each in measured.items()})
-    return held + max(work, train * frame)
-
-
-def _pools(config, data):
-    """How many recordings and images a sampler holds."""
-    train = data.event_label[data.recordings_in("train")]
-    static = data.image_label[data.images_in("static")]
-    return (len(first_of_class(train, config.events_per_class)),
-            len(first_of_class(static, config.static_per_class)))
+    return held + max(work, len(train) * frame)
 
 
 def _at(batch, values):
@@ -259,21 +256,13 @@ def measure(
     )
 
 
-def measure_teacher(source, config):
-    """Run some steps of the training of the small teacher: their number, seconds, bytes."""
-    times = []
-
-    def watch(step, steps, loss):
-        times.append(time.perf_counter())
-        if step == 1 + STEPS:
-            raise StopIteration(steps)
-
+def measure_teacher(source, config, epochs=EPOCHS):
+    """Run some steps of the small teacher's training: number of all steps, seconds, bytes."""
     with _opened(source) as data:
-        try:
-            train_teacher(data, config.seed, watch=watch)
-        except StopIteration as enough:
-            seconds = statistics.median(np.diff(times)[1:])
-            return enough.value, float(seconds), _peak_bytes()
+        net, run = untrained_teacher(data, config.seed)
+        losses = teacher_epochs(net, run, data)
+        steps = [_timed(lambda: next(losses))[0] for _ in range(1 + STEPS)]
+        return epochs * batches_of_teacher(data), statistics.median(steps[1:]), _peak_bytes()
 
 
 def _taught(config, data, teacher):
@@ -281,8 +270,8 @@ def _taught(config, data, teacher):
     if config.method != "ckd":
         return None
     if not teacher and config.teaching == "crop":
-        net = Teacher(len(data.classes), data.image_size)
-        return TrainedTeacher(net, *net.init(np.random.default_rng(0)))
+        net, run = untrained_teacher(data)
+        return TrainedTeacher(net, run.params, run.state)
     if teacher and not isinstance(data, Shape):
         given = load_teacher(teacher, data)
         if config.teaching == "crop":
@@ -350,10 +339,12 @@ def _table(rows, memory, measured, config):
             )
     total = sum(count * seconds for _, count, seconds in rows)
     sizes = f"{STEPS} steps each of {' and '.join(map(str, measured))} pairs"
+    limit = memory_limit()
+    there = f"{limit / 1e9:.1f} GB" if limit < LARGEST else "an unknown amount"
     peaks = ", ".join(f"{size / 1e9:.2f} GB for {who}" for who, size in memory.items())
     return "\n".join([
         *lines, f"| in all | | | {_duration(total)} |", "",
-        f"Memory: {peaks}; this machine has {_memory_of_machine()}.",
+        f"Memory: {peaks}; this machine has {there}.",
         f"Timed: {sizes}, under the present load of the machine.",
     ])
 
@@ -363,10 +354,3 @@ def _duration(seconds):
         if seconds >= 2 * size or unit == "s" and seconds >= 1:
             return f"{seconds / size:.3g} {unit}"
     return f"{1e3 * seconds:.3g} ms"
-
-
-def _memory_of_machine():
-    try:
-        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"
-    except (AttributeError, ValueError, OSError):              # Windows
-        return "an unknown amount"

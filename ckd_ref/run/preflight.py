@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from ..batches import first_of_class, sample_pairs
+from ..batches import sample_pairs, training_pools
 from ..config import EVENTS_ALONE
 from ..events import FormatError
 
@@ -60,9 +60,7 @@ def check_fit(data, config):
             f"expected size {data.image_size}, that of the images in {data.path}, "
             f"got {config.size}"
         )
-    recordings, images = data.recordings_in("train"), data.images_in("static")
-    recordings = recordings[first_of_class(data.event_label[recordings], config.events_per_class)]
-    images = images[first_of_class(data.image_label[images], config.static_per_class)]
+    recordings, images = training_pools(data, config)
     tests = len(data.recordings_in("test"))
     if not tests:
         raise FormatError(f"{data.path}: expected recordings to test, got none")
