@@ -12,7 +12,13 @@ from ckd_ref.config import Config
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.run import preflight
-from ckd_ref.run.preflight import check_memory, check_run, least_memory, memory_limit
+from ckd_ref.run.preflight import (
+    check_fit,
+    check_memory,
+    check_run,
+    least_memory,
+    memory_limit,
+)
 
 
 def test_least_memory_is_what_is_held_counted_by_hand():
@@ -30,6 +36,14 @@ def test_least_memory_is_what_is_held_counted_by_hand():
     wide = dataclasses.replace(config, padding=100)            # now the crop is larger
     crop = 5 * 2 * 216 * 216 * 2
     assert least_memory(wide, 3) - least_memory(config, 3) == 4 * (crop - streams)
+
+
+def test_what_a_run_holds_is_counted(glyph_data):
+    """Of 12 classes 3 images each, 2 recordings to train on and 2 to test, or what is asked for."""
+    config = Config(method="transfer", **SMALL)
+    assert check_fit(glyph_data, config) == (12 * (2 + 2), 12 * 3)
+    fewer = dataclasses.replace(config, events_per_class=1, static_per_class=2)
+    assert check_fit(glyph_data, fewer) == (12 * (1 + 2), 12 * 2)
 
 
 def test_a_run_takes_at_least_that_much(glyph_data):
