@@ -100,11 +100,13 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=place)
 
 
-def pytest_collection_finish(session):
-    """What takes long in processes of its own begins before the first test: see `begin`."""
-    if hasattr(os, "fork") and not session.config.option.collectonly:
-        for module in {getattr(item, "module", None) for item in session.items}:
-            getattr(module, "begin", lambda: None)()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Under ``-n 2`` a process takes a file at a time: fixtures of a file are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False                     # the order of `place`
+    return LoadFileScheduling(config, log)
 
 
 def place(item):

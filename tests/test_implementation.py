@@ -1,14 +1,11 @@
 """Testing other implementations: each wrong version is found, by its equation and in words."""
 
-import atexit
-import functools
 import itertools
 import os
 import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 
 import pytest
 import subject
@@ -286,31 +283,23 @@ def start_pytest(file):
     return start("-m", "pytest", "-q", "--tb=no", f"--implementation={file}")
 
 
-@functools.cache
-def begin():
-    """Start the tests of all files: before all other tests, on a core that they do not need."""
-    folder = tempfile.TemporaryDirectory()
-    texts = OTHERS | {f"faults_{i}.py": source(faults) for i, faults in enumerate(FILES)}
-    for name, text in texts.items():
-        pathlib.Path(folder.name, name).write_text(text)
-    chosen = CHOSEN | {name: FIRST for name in texts if name.startswith("faults")}
-    asked = [(os.path.join(folder.name, name), chosen.get(name, "")) for name in texts]
-    process = start("-c", RUNNER, *itertools.chain(*asked))
-    atexit.register(process.kill)
-    return folder, texts, process
-
-
 @pytest.fixture(scope="module")
-def reports():
+def reports(tmp_path_factory):
     """Exit code and output of pytest for every file, by its name."""
     if not hasattr(os, "fork"):
         pytest.skip("files are tested in forked processes")
-    folder, texts, process = begin()
+    folder = tmp_path_factory.mktemp("implementations")
+    texts = OTHERS | {f"faults_{i}.py": source(faults) for i, faults in enumerate(FILES)}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    chosen = CHOSEN | {name: FIRST for name in texts if name.startswith("faults")}
+    asked = [(str(folder / name), chosen.get(name, "")) for name in texts]
+    process = start("-c", RUNNER, *itertools.chain(*asked))
     output, _ = process.communicate()
     assert process.returncode == 0, output
 
     def report(name):
-        code, text = (pathlib.Path(folder.name, f"{name}.{end}") for end in ("code", "txt"))
+        code, text = (folder / f"{name}.{end}" for end in ("code", "txt"))
         return int(code.read_text()), text.read_text()
 
     return {name: report(name) for name in texts}

@@ -1,6 +1,5 @@
 """The README says what the code says: map of the paper, deviations, architecture, options."""
 
-import ast
 import pathlib
 import re
 
@@ -17,10 +16,9 @@ ROWS = re.findall(
     README, re.M,
 )
 TESTS = {
-    node.name
+    name
     for path in (ROOT / "tests").glob("test_*.py")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, ast.FunctionDef)
+    for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
 }
 
 

@@ -31,6 +31,7 @@ resource = pytest.importorskip("resource", reason="needs POSIX: limits, signals,
 
 SMALL = dict(width=0.0625, T=2, size=16, epochs=3, batches=4, batch=4, padding=1)
 FLAGS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+SHORT = ["--teacher-epochs", "1"]
 SAME = ("checkpoint.h5", "checkpoint.previous.h5", "log.jsonl")
 
 
@@ -89,7 +90,7 @@ def wait_for(path, process):
 def whole(path, tmp_path_factory):
     """The folder of an uninterrupted run in a process of its own."""
     folder = tmp_path_factory.mktemp("whole")
-    assert finish(command("train", path, "--out", folder, *FLAGS))[0] == 0
+    assert finish(command("train", path, "--out", folder, *FLAGS, *SHORT))[0] == 0
     return folder
 
 
@@ -193,7 +194,7 @@ def test_a_checkpoint_without_the_batches_of_its_epoch_would_show(data, tmp_path
 
 def test_ctrl_c_saves_and_says_how_to_resume(path, tmp_path, whole):
     """In the end every byte is that of an uninterrupted run in another process."""
-    argv = "train", path, "--out", tmp_path, *FLAGS
+    argv = "train", path, "--out", tmp_path, *FLAGS, *SHORT
     process = command(*argv)
     wait_for(tmp_path / "log.jsonl", process)
     process.send_signal(signal.SIGINT)
@@ -202,7 +203,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(path, tmp_path, whole):
     assert message.endswith("; resume with: python -m ckd_ref " + " ".join(map(str, argv)))
     assert load_checkpoint(tmp_path / "checkpoint.h5")[0].epoch < SMALL["epochs"]
     assert finish(command(*argv))[0] == 0
-    names = *SAME, "teacher.h5", "curves.png"
+    names = *SAME, "teacher-epochs1.h5", "curves.png"
     assert contents(tmp_path, names) == contents(whole, names)
     assert {file.name for file in tmp_path.iterdir()} == {*names, "times.jsonl"}
     times = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
@@ -223,7 +224,7 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
 ):
     """What is finished is read from the folder, but not for another teacher or other data."""
     argv = ["compare", str(path), "--workers", "2", "--out", str(tmp_path), *FLAGS]
-    process = command(*argv)
+    process = command(*argv, *SHORT)
     ckd = tmp_path / f"{path.stem}-ckd-seed0"
     wait_for(ckd / "checkpoint.h5", process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
@@ -232,7 +233,7 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
     assert not (tmp_path / "table.md").exists() and not list(tmp_path.rglob("*.lock"))
     assert load_checkpoint(ckd / "checkpoint.h5")[0].epoch < SMALL["epochs"]
 
-    assert main(argv) == 0
+    assert main([*argv, *SHORT]) == 0
     table = capsys.readouterr().out
     assert all(f"| {name} |" in table for name in LADDER) and "1 seed;" in table
     assert (tmp_path / "table.md").read_text() in table
@@ -242,8 +243,8 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
         f"{path.stem}-{name}-seed0" for name in LADDER
     }
     assert contents(ckd, ["checkpoint.h5"]) == contents(whole, ["checkpoint.h5"])
-    teacher = tmp_path / f"{path.stem}-teacher-seed0.h5"
-    assert teacher.read_bytes() == (whole / "teacher.h5").read_bytes()
+    teacher = tmp_path / f"{path.stem}-teacher-seed0-epochs1.h5"
+    assert teacher.read_bytes() == (whole / "teacher-epochs1.h5").read_bytes()
 
     logits = rng.normal(size=(len(data.image_label), len(data.classes))).astype(np.float32)
     save_logits(tmp_path / "other.h5", logits, data.classes)
@@ -251,12 +252,13 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
     assert main([*argv, "--teacher", str(tmp_path / "other.h5")]) == 2, "another teacher"
     (tmp_path / "elsewhere").mkdir()
     argv[1] = str(build(tmp_path / "elsewhere" / path.name, seed=1))
-    assert main(argv) == 2, "other data"
+    assert main([*argv, *SHORT]) == 2, "other data"
     assert (tmp_path / "table.md").read_text() in table
 
 
 def test_workers_end_with_a_killed_parent(path, tmp_path):
-    process = command("compare", path, "--workers", 1, "--out", tmp_path, *FLAGS, "--epochs", 1000)
+    flags = [*FLAGS, *SHORT, "--epochs", 1000]
+    process = command("compare", path, "--workers", 1, "--out", tmp_path, *flags)
     run = tmp_path / f"{path.stem}-events-seed0"
     wait_for(run / "checkpoint.h5", process)
     process.kill()
