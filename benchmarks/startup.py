@@ -40,7 +40,7 @@ def main():
                 XDG_CACHE_HOME=folder,
             ),
         )
-    once("the tests (`python -m pytest`)", python("-m", "pytest", "-q"))
+    once("the tests (`python -m pytest -n 2`)", python("-m", "pytest", "-q", "-n", "2"))
 
 
 def python(*arguments, **environment):

@@ -139,8 +139,9 @@ def _milliseconds(seconds):
 
 def heading(packages=("numpy",)):
     """The running command as a Markdown heading, then date, machine and versions."""
-    processor = pathlib.Path("/proc/cpuinfo")
-    wide = " with AVX-512" if processor.exists() and "avx512f" in processor.read_text() else ""
+    processor, wide = pathlib.Path("/proc/cpuinfo"), ""
+    if platform.machine() == "x86_64" and processor.exists():
+        wide = f" {'with' if 'avx512f' in processor.read_text() else 'without'} AVX-512"
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return (
         f"## `{' '.join(['python', *sys.argv])}`\n\n{datetime.date.today()}, "
