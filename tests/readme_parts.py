@@ -1,8 +1,9 @@
-"""The parts of the README that are made by a program: results, deviations, architecture.
+"""What is made by a program: results, deviations, architecture in the README; the types' stub.
 
     python tests/readme_parts.py --write
 
-Without the option it prints them. `test_readme.py` compares them with the README.
+Without the option it prints them. `test_readme.py` compares them with the README,
+`test_signatures.py` the stub with the package.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ckd_ref"
+STUB = PACKAGE / "__init__.pyi"
 
 EQUATIONS = ("events", "color", "neuron", "similarity", "losses", "distillation", "table1",
              "schedules")
@@ -162,14 +164,27 @@ def renewed(text):
     return text
 
 
+def stub():
+    """`ckd_ref/__init__.pyi`: where a type checker finds the names that are loaded lazily."""
+    from ckd_ref import PUBLIC
+
+    lines = ['"""Types of the public names; made by tests/readme_parts.py."""', ""]
+    lines += sorted({f"from . import {name} as {name}"
+                     for name in (module.split(".")[0] for module in PUBLIC)})
+    for module, names in PUBLIC.items():
+        lines += [f"from .{module} import {name} as {name}" for name in names]
+    return "\n".join([*lines, "", "PUBLIC: dict[str, dict[str, str]]", "__version__: str", ""])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="renew the README in place")
+    parser.add_argument("--write", action="store_true", help="renew README and stub in place")
     if parser.parse_args().write:
         path = ROOT / "README.md"
         path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+        STUB.write_text(stub(), encoding="utf-8")
     else:
-        print(*(make() for make in PARTS.values()), sep="\n\n")
+        print(*(make() for make in (*PARTS.values(), stub)), sep="\n\n")
 
 
 if __name__ == "__main__":

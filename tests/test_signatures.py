@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 
 import pytest
+from readme_parts import STUB, stub
 
 import ckd_ref
 from ckd_ref.models import LAYERS, STAGES
@@ -100,6 +101,11 @@ def without_hints(functions):
 def test_every_public_function_has_type_hints():
     missing = next(without_hints(callables(ckd_ref.__all__)), None)
     assert missing is None, f"expected a type hint of {missing}"
+
+
+def test_a_type_checker_finds_every_public_name():
+    """Names are loaded when they are used, which a type checker does not follow."""
+    assert STUB.read_text() == stub(), "run python tests/readme_parts.py --write"
 
 
 def test_a_missing_hint_is_named():
