@@ -24,12 +24,14 @@ from ckd_ref.training import TrainState
 def files(glyph_file, tmp_path_factory):
     """Paths of one file of each kind, by name, and of some that are none."""
     folder = tmp_path_factory.mktemp("files")
-    paths = {name: folder / f"{name}.h5" for name in ("checkpoint", "teacher", "logits")}
+    names = "checkpoint", "unfinished", "teacher", "logits"
+    paths = {name: folder / f"{name}.h5" for name in names}
     with open_paired(glyph_file) as data:
         config = Config(method="snn", **SMALL)
         run = TrainState.start(config.model(12), 0)
         save_checkpoint(paths["checkpoint"], run, config, data.classes)
         net, start = untrained_teacher(data)
+        save_checkpoint(paths["unfinished"], start, Config(), data.classes)
         save_teacher(
             paths["teacher"], TrainedTeacher(net, start.params, start.state), data.classes
         )
@@ -78,6 +80,7 @@ def test_evaluation_repeats_the_logged_accuracy(glyph_file, tmp_path, capsys):
     ("evaluate {checkpoint} {data}", "the first argument is a checkpoint: {checkpoint}; expected"),
     ("evaluate {data} {data}", "the second argument is a data file: {data}; expected a checkpoint"),
     ("evaluate {data} {logits}", "the second argument is the logits of a teacher"),
+    ("evaluate {data} {unfinished}", "the second argument is the unfinished training of a teacher"),
     ("evaluate {folder} {checkpoint}", "the first argument is a folder: {folder}"),
     ("evaluate {data} {folder}", "expected a checkpoint, perhaps {checkpoint}"),
     ("evaluate {folder}", "arguments are required: CHECKPOINT.h5"),

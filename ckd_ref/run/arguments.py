@@ -12,10 +12,14 @@ from ..events import FormatError
 KINDS = {
     "data": "a data file", "checkpoint": "a checkpoint", "teacher": "a teacher",
     "logits": "the logits of a teacher", "spec": "the specification of a sweep",
+    "unfinished": "the unfinished training of a teacher",
 }
 """The kinds of files that a command reads: HDF5, and TOML for a sweep."""
 
-SIGNS = {"images": "data", "header": "checkpoint", "logits": "logits", "params": "teacher"}
+SIGNS = {
+    "images": "data", "first/head": "unfinished", "header": "checkpoint", "logits": "logits",
+    "params": "teacher",
+}
 """What tells them apart: the first of these names that is in a file."""
 
 SYNONYMS = {
