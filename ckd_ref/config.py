@@ -133,7 +133,7 @@ class Config:
     distillation: str = _option("kd", f"loss of the distillation: {', '.join(DISTILLATIONS)}")
     kd_weight: float = _option(1.0, "factor on the weight of the distillation")
     kd_per_step: bool = _option(False, "distil every time step instead of their mean")
-    temperature: float = _option(4.0, "temperature of the distillation, and of tks and etc")
+    temperature: float = _option(4.0, "temperature of the distillation")
     threshold: float = _option(
         None, "epoch at which the distillation's weight is 1/2 (default: after three quarters)"
     )
@@ -171,6 +171,8 @@ class Config:
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
+        if self.method == "etc" and self.T < 2:
+            raise ValueError(f"expected T >= 2 for etc, which compares time steps, got {self.T}")
         self.neuron()
 
     @property

@@ -53,8 +53,9 @@ def tks_loss(logits: ndarray, labels: ndarray, temperature: float = 1.0) -> tupl
     q_t the softmax of the outputs o_t, p that of ``sum_t o_t 1[argmax o_t = y] / tau``: of the
     steps that are right. Where none is, p is the same for all classes.
 
-    The paper's reference [27] is another article by the same authors; this is the one its table
-    means. The gradient flows through p as well, as in the original.
+    The paper's reference [27] is another article by the same authors; its table means Temporal
+    knowledge sharing enable spiking neural network learning from past and future,
+    arXiv:2304.06540. The gradient flows through p as well, as in the original.
 
     Parameters
     ----------
@@ -70,6 +71,11 @@ def tks_loss(logits: ndarray, labels: ndarray, temperature: float = 1.0) -> tupl
     """
     check_steps(logits)
     check_temperature(temperature)
+    if np.ndim(labels) != 1:
+        raise ValueError(
+            "expected whole-number labels (B,), for right time steps are those of one class, "
+            f"got shape {np.shape(labels)}"
+        )
     loss1 = mean(cross_entropy(mean(logits, axis=0), labels))
     right = getval(logits).argmax(axis=-1) == labels           # (T, B)
     taught = np.sum(logits * right[..., None], axis=0)         # (B, K)
@@ -132,7 +138,7 @@ def eventmix(a: ndarray, b: ndarray, mask: ndarray) -> tuple[ndarray, float]:
         )
     whole = np.broadcast_to(whole, a.shape)
     mixed = np.where(whole, b, a)
-    of_a = 1 - _share_inside(a, whole)
+    of_a = _share_inside(a, ~whole)
     of_b = _share_inside(b, whole)
     if of_a + of_b == 0:
         return mixed, float(1 - whole.mean())
@@ -141,6 +147,9 @@ def eventmix(a: ndarray, b: ndarray, mask: ndarray) -> tuple[ndarray, float]:
 
 def eventmix_mask(T: int, H: int, W: int, share: float, rng: Generator) -> ndarray:
     """A random mask for `eventmix`: where a mixture of Gaussians in time and space is highest.
+
+    ``sum_k h_k exp(-((t - t_k)^2 / a_k^2 + (y - y_k)^2 / b_k^2 + (x - x_k)^2 / c_k^2) / 2)`` with
+    heights h_k, centres (t_k, y_k, x_k) and standard deviations a_k, b_k and c_k.
 
     Assumption: three Gaussians of random height, centred anywhere, with standard deviations of 5
     to 50 % of each side. Baseline: GMM_mask in braincog/datasets/cut_mix.py, which keeps
@@ -185,8 +194,8 @@ def nda(frames: ndarray, rng: Generator) -> ndarray:
     """Neuromorphic data augmentation (Li et al., 2022 [25]): every recording is moved as a whole.
 
     A flip from left to right with probability 1/2, then one of four, all equally likely: rolling
-    by up to 1/16 of each side, rotation by up to 15 degrees, a square of 1/6 of the side cut out,
-    shear by up to 15 degrees.
+    by up to 1/16 of each side, rounded up, rotation by up to 15 degrees, a square of 1/6 of the
+    side cut out, shear by up to 15 degrees.
 
     Assumption: one of the four at a time, at the strengths of the authors' program for
     N-Caltech101, 3 pixels of 48 and 15 degrees, which leaves flip and cutout out; a cutout of 8

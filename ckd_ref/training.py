@@ -150,18 +150,18 @@ def event_loss(
     """The loss of a method that sees events alone, and its parts: a term of Table I, or TET.
 
     Assumption: `tks` and `etc` classify the outputs' mean over time and add their own term to it,
-    `etc` with weight 1, as the programs of their authors do; `nda` and `eventmix` change the
-    events and have the loss of `snn`, where NDA's program classifies the mean output.
+    `etc` with weight 1, as the programs of their authors do, at the temperatures of their
+    commands, 3 and 4; `nda` and `eventmix` change the events and have the loss of `snn`, where
+    NDA's program classifies the mean output.
     Test: `test_losses_of_table_1_in_words`.
     """
-    tau = config.temperature
     if config.method == "tks":
-        cls_e, shared = tks_loss(logits, batch.labels, tau)
+        cls_e, shared = tks_loss(logits, batch.labels, temperature=3.0)
         total = (1 - gamma) * cls_e + gamma * shared
         parts = {"cls_e": cls_e, "tks": shared}
     elif config.method == "etc":
         cls_e = mean(cross_entropy(mean(logits, axis=0), batch.labels))
-        consistency = etc_loss(logits, tau)
+        consistency = etc_loss(logits, temperature=4.0)
         total = cls_e + consistency
         parts = {"cls_e": cls_e, "etc": consistency}
     else:

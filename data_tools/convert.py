@@ -86,8 +86,11 @@ def parser(doc, test="a tenth", images="all others", events="all of these", sens
     return result
 
 
-def parse(arguments, argv):
-    """Parse and validate the options of a `parser`."""
+def parse(arguments, argv, filmed=None):
+    """Parse and validate the options of a `parser`.
+
+    `filmed` says of them whether the recordings filmed the images; by default they did.
+    """
     options = arguments.parse_args(argv)
     test = options.test_per_class
     images = options.images_per_class
@@ -100,7 +103,9 @@ def parse(arguments, argv):
         arguments.error(
             "expected counts, sizes and --workers of at least 1 and --seed of at least 0"
         )
-    if images is not None and events is not None and events > images:
+    if not (filmed is None or filmed(options)) or None in (images, events):
+        return options
+    if events > images:
         arguments.error(
             "expected --events-per-class <= --images-per-class: "
             "the training recordings film the first static images"

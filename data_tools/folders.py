@@ -63,7 +63,7 @@ def parse(argv):
     parser.add_argument(
         "--incomplete", action="store_true", help="leave out what has no counterpart"
     )
-    options = convert.parse(parser, argv)
+    options = convert.parse(parser, argv, filmed=lambda options: options.pair == "name")
     if options.split and len(options.split) > 2:
         parser.error("expected one or two files after --split")
     if options.split and options.pair == "name" and options.test_per_class:

@@ -39,7 +39,7 @@ def test_eq05_pairs_have_one_class_and_never_a_held_out_image(golden, rng):
     # The wrong version, end included, is what made the golden draws: this test sees it.
     golden_labels, golden_indices = golden["pairing/labels"][()], golden["pairing/indices"][()]
     leaked = held_out_drawn(golden_labels, golden_indices, ranges)
-    assert leaked == golden["pairing/n_leaked"][()] == 3, "the golden draws leak three images"
+    assert leaked == golden["pairing/n_leaked"][()] > 0, "the golden draws leak held-out images"
 
 
 def test_the_first_held_out_image_is_never_drawn(monkeypatch, rng):

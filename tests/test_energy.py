@@ -221,7 +221,10 @@ def test_the_mean_over_recordings_does_not_depend_on_the_batches(rng):
 def test_multiplications_of_the_teacher_by_hand():
     """8 x 8 pixels of 3 channels, 4 x 4 of 2, and a head of 2 x 2 x 5 numbers."""
     by_hand = 3 * 2 * 22**2 + 2 * 5 * 10**2 + 2 * 2 * 5 * 7
-    assert teacher_macs(Teacher(7, size=8, channels=(2, 5))) == by_hand
+    what = "taps inside the image of each convolution, and the head's weights"
+    assert teacher_macs(Teacher(7, size=8, channels=(2, 5))) == by_hand, what
+    odd = 3 * 2 * 25**2 + 2 * 5 * 10**2 + 2 * 2 * 5 * 7
+    assert teacher_macs(Teacher(7, size=9, channels=(2, 5))) == odd, "pooling drops the odd row"
 
 
 def test_energy_at_45_nm():

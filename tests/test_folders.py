@@ -343,6 +343,25 @@ def test_pairs_by_class_have_identities_of_their_own(folders, source, capsys):
         assert name.startswith(classes[label])
 
 
+def test_by_class_there_can_be_more_recordings_than_images(folders, source, capsys):
+    """By name there cannot: the training recordings filmed the static images."""
+    more = "--images-per-class", "1", "--events-per-class", "2", "--sensor-size", "2", "4"
+    _, _, images, films = converted(folders, source, *more)
+    assert len(names(images, "static")) == 2 and len(names(films, "train")) > 2
+    with pytest.raises(SystemExit):
+        folders.main(arguments(source, "--overwrite", "--pair", "name", *more))
+    assert "film the first static images" in capsys.readouterr().err
+
+
+def test_the_unit_of_the_times_reaches_every_recording(folders, source):
+    """But for those whose format fixes it: the third of each class is a .bin."""
+    folders.main(arguments(source, "--unit", "s"))
+    with open_paired(source / "out.h5") as data:
+        events = np.concatenate([data.recording(i) for i in range(len(data.event_label))])
+    expected = [2 if k == 2 else k * 10**6 for k in events["x"].tolist()]
+    assert events["t"].tolist() == expected
+
+
 def test_memory_does_not_grow_with_the_number_of_recordings(recordings, folders, source):
     """Only paths are kept and sent to other processes."""
     options = folders.parse(arguments(source, "--pair", "name"))

@@ -120,6 +120,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(glyph_data, random_logit
         (dict(epochs=0), "epochs"),
         (dict(rate=0.0), "rate > 0"),
         (dict(temperature=-1.0), "temperature > 0"),
+        (dict(method="etc", T=1), "T >= 2 for etc, which compares time steps, got 1"),
     ],
 )
 def test_unusable_configurations_are_refused(bad, match):

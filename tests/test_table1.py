@@ -158,6 +158,7 @@ def test_losses_between_steps_keep_float32_and_stay_finite(logits):
     (lambda: etc_loss(np.zeros((2, 3))), r"logits \(T, B, K\)"),
     (lambda: tks_loss(np.zeros((2, 1, 3)), np.array([0]), 0.0), "temperature > 0"),
     (lambda: tks_loss(np.zeros((2, 1, 3)), np.array([3])), r"labels in 0 \.\.\. 2"),
+    (lambda: tks_loss(np.zeros((3, 3, 3)), np.eye(3)), r"whole-number labels \(B,\), .* \(3, 3\)"),
     (lambda: eventmix(np.zeros((2, 3, 3, 2)), np.zeros((2, 3, 3, 2)), np.zeros((2, 3, 3))),
      "mask"),
     (lambda: eventmix(np.zeros((2, 3, 3, 2)), np.zeros((2, 3, 2, 2)), np.zeros((2, 3, 3), bool)),
@@ -182,7 +183,8 @@ def test_eventmix_golden(golden):
         assert_equal(result, mixed, "EventMix: events of b inside the mask, of a outside")
         assert_close(lam, g["lam"][()], 1e-9, "EventMix: lam is the original calc_masked_lam's")
     share = mask.mean()
-    assert_approx(share, 1 - g["rat"][()], "EventMix: b gets 1 - rat of the cells", abs=1 / 144)
+    assert_approx(share, 1 - g["rat"][()], "EventMix: b gets 1 - rat of the cells",
+                  abs=1 / mask[..., 0].size)
     assert_differs(lam, 1 - share, "EventMix: labels by events, not by cells", rel=0.01)
 
 
@@ -216,6 +218,19 @@ def test_eventmix_labels_without_events():
     assert eventmix(one, nothing, mask)[1] == 0, "a's only event is gone, b counts as even"
     other = one[:, ::-1]
     assert eventmix(one, other, mask)[1] == 0.75, "no event is left: by cells"
+
+
+def test_eventmix_labels_of_frames_that_are_no_counts(rng):
+    """All of a is inside the mask, all of b outside, up to no rounding at all."""
+    for _ in range(50):
+        mask = rng.random((3, 9, 7)) < 0.5
+        a, b = rng.random((2, 3, 9, 7, 2))
+        inside, outside = a * mask[..., None], b * ~mask[..., None]
+        by_cells = 1 - mask.mean()
+        lam = eventmix(inside, outside, mask)[1]
+        assert lam == pytest.approx(by_cells), "EventMix: no event is left, lam is by cells"
+        assert eventmix(inside, b, mask)[1] == 0 == 1 - eventmix(a, outside, mask)[1], (
+            "EventMix: all events that are left are of one recording")
 
 
 def test_eventmix_mask_has_its_share_of_the_cells(rng):
@@ -258,13 +273,16 @@ def test_nda_moves_of_no_strength_change_nothing(move):
 def test_nda_moves_are_those_of_the_source():
     """Roll and cutout by hand, a quarter turn by numpy, shear of 45 degrees row by row."""
     rolled = table1._roll(PIXELS, 1, -2)
-    assert rolled[1].tolist() == [2, 3, 4, 5, 0, 1] and rolled[0, 0] == 26
+    assert rolled[1].tolist() == [2, 3, 4, 5, 0, 1], "NDA: rolled by 2 pixels to the left"
+    assert rolled[0, 0] == 26, "NDA: rolled by one row down, the last row comes first"
     square = np.arange(25).reshape(5, 5)
     assert_equal(table1._rotate(square, 90), np.rot90(square), "NDA: counterclockwise")
     assert_equal(table1._rotate(square, -90), np.rot90(square, -1), "NDA: clockwise")
     sheared = table1._shear(square, 45)
     assert sheared[2].tolist() == square[2].tolist(), "NDA: the middle row stays"
-    assert sheared[0].tolist() == [-1, -1, 0, 1, 2] and sheared[3].tolist() == [16, 17, 18, 19, -1]
+    right, left = sheared[0].tolist(), sheared[3].tolist()
+    assert right == [-1, -1, 0, 1, 2], "NDA: rows above the middle move to the right"
+    assert left == [16, 17, 18, 19, -1], "NDA: rows below the middle move to the left"
     cut = table1._cut_out(square, 0, 4, 3)
     assert np.argwhere(cut < 0).tolist() == [[0, 3], [0, 4], [1, 3], [1, 4]], "the part inside"
     assert (cut[cut >= 0] == square[cut >= 0]).all()
@@ -299,6 +317,11 @@ def test_nda_draws_every_move_alike_and_up_to_its_strength(monkeypatch):
         assert -15 <= degrees.min() < -13 and 13 < degrees.max() <= 15, f"{name}: up to 15 degrees"
     cuts = np.array(by_name["_cut_out"])
     assert set(cuts[:, 2]) == {5} and cuts[:, 0].max() > 40, "NDA: 1/6 of the side, anywhere"
+
+
+def test_nda_rolls_by_a_sixteenth_of_a_side_rounded_up(monkeypatch):
+    rolls = np.array([s for name, _, s in moves_drawn(monkeypatch, 34, 20, 400) if name == "_roll"])
+    assert rolls.max(0).tolist() == [3, 2] == (-rolls.min(0)).tolist(), "NDA: 34 / 16 and 20 / 16"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -391,6 +414,15 @@ def test_eventmix_partners_are_of_the_batch_and_all_different(rng):
         assert shares[b, int(partner) - 1 if partner else b] == pytest.approx(inside or 1)
 
 
+def test_eventmix_shares_are_of_all_sizes(rng):
+    """Cells of the partner, in those that are mixed with another: from none of them to all."""
+    events = np.broadcast_to(np.arange(1.0, 601)[None, :, None, None, None], (1, 600, 9, 9, 2))
+    result, _ = mix_recordings(events, np.zeros(600, int), 1, rng)
+    inside = (result != events).mean((0, 2, 3, 4))
+    among = np.histogram(inside[inside > 0], 4, (0, 1))[0]
+    assert abs(among - 75).max() < 30, f"EventMix: shares are uniform in [0, 1], got {among}"
+
+
 def test_eventmix_loss_is_the_labels_losses_by_their_weights(logits):
     """TET of both labels, and a wrong version that gives both the same weight."""
     other, lam = np.roll(LABELS, 1), np.linspace(0, 1, 6)
@@ -420,11 +452,12 @@ def test_losses_of_table_1_in_words(logits):
     for method, options, gamma, expected in (
         ("snn", {}, 0.3, tet_loss(logits, LABELS)),
         ("nda", {}, 0.3, tet_loss(logits, LABELS)),
-        ("tks", {"temperature": 3.0}, 0.3, 0.7 * of_mean + 0.3 * tks_loss(logits, LABELS, 3.0)[1]),
-        ("etc", {}, 0.3, of_mean + etc_loss(logits, 4.0)),
+        ("tks", {}, 0.3, 0.7 * of_mean + 0.3 * tks_loss(logits, LABELS, 3.0)[1]),
+        ("etc", {"temperature": 1.0}, 0.3, of_mean + etc_loss(logits, 4.0)),
     ):
         config = Config(method=method, **options)
         total, row = training.event_loss(logits, batch, config, gamma)
-        assert total == pytest.approx(expected, rel=1e-12), method
+        what = f"{method}: the total is the sum of its parts by their weights"
+        assert total == pytest.approx(expected, rel=1e-12), what
         assert set(row) == {"cls_e", method} - {"snn", "nda"}, method
         assert row["cls_e"] == pytest.approx(of_mean if method in row else expected), method

@@ -42,11 +42,11 @@ def written_out(net, params, batch, config, gamma):
     """The loss as one function of the parameters, without the functions of `training`."""
     event_logits, features_d, _ = net.apply(params, batch.events, "event")
     if config.method == "tks":
-        loss1, loss2 = tks_loss(event_logits, batch.labels, config.temperature)
+        loss1, loss2 = tks_loss(event_logits, batch.labels, temperature=3.0)
         return (1 - gamma) * loss1 + gamma * loss2
     if config.method == "etc":
         of_mean = cross_entropy(sum(event_logits) / 2, batch.labels)
-        return sum(of_mean) / 6 + etc_loss(event_logits, config.temperature)
+        return sum(of_mean) / 6 + etc_loss(event_logits, temperature=4.0)
     if config.method in EVENTS_ALONE:
         return tet_loss(event_logits, batch.labels)
     static_logits, features_s, _ = net.apply(params, batch.static, "static")

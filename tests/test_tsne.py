@@ -46,7 +46,15 @@ POINTS = np.array([[0.0, 0.0], [1, 0], [10, 0], [12, 0]])
     ([1, 0, 0, 1], 2, [0, 1, 1, 0]),                           # 0 0, 1 0, 1 0, 0 0: 0 before 1
 ])
 def test_nearest_neighbours_of_four_points(labels, k, right):
-    assert neighbour_accuracy(POINTS, np.array(labels), k) == np.mean(right)
+    came = neighbour_accuracy(POINTS, np.array(labels), k)
+    assert came == np.mean(right), "the k nearest of the other points vote, ties to the first class"
+
+
+def test_nearest_is_by_straight_lines():
+    """Along the axes, 3 + 3 would be farther than 5."""
+    points = np.array([[0.0, 0.0], [3, 3], [5, 0], [5, -9]])
+    right = [1, 0, 0, 0]                                       # their nearest are 1, 2, 1 and 2
+    assert neighbour_accuracy(points, np.array([0, 0, 1, 0]), 1) == np.mean(right)
 
 
 def test_nearest_neighbours_one_after_the_other(rng):
@@ -160,4 +168,8 @@ def test_too_few_recordings_are_refused(glyph_file, stand_in, tmp_path, monkeypa
     with open_paired(glyph_file) as data:
         monkeypatch.setattr(data, "recordings_in", lambda split: np.arange(5))
         with pytest.raises(FormatError, match="more than 5 test recordings"):
+            tsne(tmp_path / "t.png", data, [])
+        one_of_each = np.unique(data.event_label, return_index=True)[1]
+        monkeypatch.setattr(data, "recordings_in", lambda split: one_of_each)
+        with pytest.raises(FormatError, match="two of a class at least, got 12 of 12 classes"):
             tsne(tmp_path / "t.png", data, [])

@@ -45,12 +45,12 @@ TABLE1 = {
     "tet": {"method": "snn"},
     "nda": {"method": "nda"},
     "eventmix": {"method": "eventmix"},
-    "tks": {"method": "tks", "temperature": 3.0},
-    "etc": {"method": "etc", "temperature": 4.0},
+    "tks": {"method": "tks"},
+    "etc": {"method": "etc"},
     "transfer": LADDER["transfer"],
     "ckd": LADDER["ckd"],
 }
-"""The rows of Table I, the temperatures as in the commands of their authors."""
+"""The rows of Table I."""
 
 VARIANTS = {"snn": TABLE1["tet"]} | LADDER | TABLE1
 """All variants that have a name."""
@@ -164,6 +164,8 @@ def spec_variants(spec: dict) -> dict[str, dict]:
     if isinstance(variants, list):
         if unknown := [name for name in variants if name not in VARIANTS]:
             raise ValueError(f"expected variants among {', '.join(VARIANTS)}, got {unknown}")
+        if len(set(variants)) < len(variants):
+            raise ValueError(f"expected every variant once, got {', '.join(variants)}")
         variants = {name: VARIANTS[name] for name in variants}
     return variants
 

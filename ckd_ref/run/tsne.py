@@ -20,7 +20,7 @@ def mean_features(net: Any, run: TrainState, frames: ndarray, batch: int = 20) -
     """The features of Eq. (5) of recordings in evaluation, averaged over time.
 
     Assumption: the paper does not say which features its Fig. 3 shows. These are what the heads
-    are given but for one pooling, averaged over time as the logits are.
+    are given, of `VGGSNN` before the last pooling, averaged over time as the logits are.
     Test: `test_features_are_those_of_eq05_averaged_over_time`.
 
     Parameters
@@ -94,10 +94,11 @@ def tsne(path: str | os.PathLike, data: PairedData, students: list[tuple]) -> st
         ) from None
     test = data.recordings_in("test")
     labels = data.event_label[test]
-    if len(test) <= NEIGHBOURS or len(np.unique(labels)) < 2:
+    classes = len(np.unique(labels))
+    if len(test) <= NEIGHBOURS or not 2 <= classes < len(test):
         raise FormatError(
             f"{data.path}: expected more than {NEIGHBOURS} test recordings of two classes or "
-            f"more, got {len(test)} of {len(np.unique(labels))}"
+            f"more, two of a class at least, got {len(test)} of {classes} classes"
         )
     perplexity = min(PERPLEXITY, (len(test) - 1) / 3)
     panels, lines = [], [
