@@ -249,7 +249,7 @@ def _compare(args):
         args.data, _config(args, size=size), args.out, args.seeds, args.teacher, args.workers,
         args.methods and names, args.teacher_epochs or EPOCHS, not args.quiet,
     )
-    print(table)
+    print(*map(printable, table.split("\n")), sep="\n")
     place = printable(args.out.resolve())
     print(f"Logs, checkpoints, curves.png and samples.png are in {place}")
 
@@ -350,6 +350,8 @@ def _evaluate(args):
     with open_paired(args.data) as data:
         _check_classes(args.checkpoint, classes, data)
         test = data.recordings_in("test")
+        if not len(test):
+            raise ValueError(f"{data.path}: expected recordings to test, got none")
         frames = data.frames(test, config.T, config.size)
         predicted = classify(config.model(len(classes)), run, frames, config.batch)
         right = predicted == data.event_label[test]
@@ -388,18 +390,16 @@ def _tsne(args):
     _check_picture(args.out)
     if args.data not in SETS:
         given_file(args.data, "the first argument", "data")
-    found = [
-        load_checkpoint(given_file(folder / "checkpoint.h5", "that of a run", "checkpoint"))
-        for folder in args.runs
-    ]
+    paths = [run if run.is_file() else run / "checkpoint.h5" for run in args.runs]
+    found = [load_checkpoint(given_file(path, "that of a run", "checkpoint")) for path in paths]
     configs = [config for _, config, _, _ in found]
     if args.data in SETS and len({(config.seed, config.size) for config in configs}) > 1:
         raise ValueError(f"expected runs of one seed and size, which have {args.data} in common")
     with Job("", args.data, "", configs[0]).open() as data:
         students = []
-        for folder, (run, config, classes, _) in zip(args.runs, found):
-            _check_classes(folder, classes, data)
-            students.append((printable(folder.name), config.model(len(classes)), run, config))
+        for path, (run, config, classes, _) in zip(paths, found):
+            _check_classes(path, classes, data)
+            students.append((printable(path.parent.name), config.model(len(classes)), run, config))
         print(tsne(args.out, data, students))
     print(f"The features are drawn in {printable(args.out.resolve())}")
 

@@ -55,6 +55,14 @@ def one_hot(labels, logits):
     return (labels[:, None] == np.arange(K)).astype(getval(logits).dtype)
 
 
+def check_classes(labels):
+    """Refuse shares of classes, which `one_hot` accepts, where a sample has a single one."""
+    if np.ndim(labels) != 1:
+        raise ValueError(
+            f"expected whole-number labels (B,), one class per sample, got shape {np.shape(labels)}"
+        )
+
+
 def check_pair(teacher, student, temperature):
     """Refuse complex logits or different shapes, and a temperature that is not positive."""
     if np.ndim(teacher) != 2 or np.shape(teacher) != np.shape(student) or 0 in np.shape(teacher):
@@ -73,10 +81,19 @@ def check_steps(logits):
     check_real(logits)
 
 
+def check_shape(name, array, shape):
+    """Refuse an array of another shape, which would broadcast to one; None is left out."""
+    if array is not None and np.shape(array) != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got shape {np.shape(array)}")
+
+
 def check_real(*arrays):
-    """Refuse complex logits: a loss of them would be no real number."""
-    if any(np.iscomplexobj(logits) for logits in arrays):
-        raise ValueError("expected logits that are real numbers, got complex ones")
+    """Refuse complex logits, of which a loss is no real number, and those that have no sign."""
+    for logits in arrays:
+        if np.iscomplexobj(logits):
+            raise ValueError("expected logits that are real numbers, got complex ones")
+        if (dtype := np.result_type(getval(logits))).kind in "ub":
+            raise ValueError(f"expected logits that are floats, got {dtype}")
 
 
 def check_temperature(temperature):

@@ -4,7 +4,7 @@ import autograd.numpy as np
 from autograd.tracer import getval
 from numpy import ndarray
 
-from ._numerics import check_pair, kl_divergence, log_softmax, mean, one_hot
+from ._numerics import check_classes, check_pair, kl_divergence, log_softmax, mean, one_hot
 
 
 def dkd_loss(
@@ -31,6 +31,7 @@ def dkd_loss(
     loss : scalar >= 0
     """
     check_pair(teacher, student, temperature)
+    check_classes(labels)
     target = one_hot(labels, teacher)
 
     def split(logits):

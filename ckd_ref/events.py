@@ -116,10 +116,11 @@ def check_sensor_size(sensor_size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns (H, W) as two positive whole numbers, or a ValueError."""
     try:
         H, W = (int(n) for n in sensor_size)
+        whole = (H, W) == tuple(sensor_size)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"expected sensor_size = (H, W), two whole numbers, got {sensor_size!r}"
-        ) from None
+        whole = False
+    if not whole:
+        raise ValueError(f"expected sensor_size = (H, W), two whole numbers, got {sensor_size!r}")
     if H < 1 or W < 1:
         raise ValueError(f"expected sensor_size = (H, W) with both at least 1, got {sensor_size!r}")
     return H, W
@@ -304,6 +305,8 @@ def resize_frames(frames: ndarray, size: int) -> ndarray:
         raise ValueError(
             f"expected frames of shape (..., H, W, C), none of them 0, got {np.shape(frames)}"
         )
+    if frames.dtype.kind != "f":
+        raise ValueError(f"expected frames of floats, which have fractions, got {frames.dtype}")
     *batch, H, W, C = frames.shape
     size = int(size)
     planes = frames.reshape(-1, H * W, C)

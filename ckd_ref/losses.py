@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from ._numerics import (
     check_pair,
+    check_shape,
     check_steps,
     kl_divergence,
     log_softmax,
@@ -66,6 +67,7 @@ def tet_loss(
     loss : scalar
     """
     check_steps(logits)
+    check_shape("weights", weights, np.shape(logits)[:1])
     outliers = mean((logits - target) ** 2, axis=2)            # (T, B)
     steps = mean((1 - lam) * cross_entropy(logits, labels) + lam * outliers, axis=1)  # (T,)
     return mean(steps if weights is None else weights * steps)
@@ -107,6 +109,7 @@ def domain_alignment_loss(
             "expected features (T, B, ...) of the same T >= 1 and B in both streams, "
             f"got {np.shape(features_s)} and {np.shape(features_d)}"
         )
+    check_shape("theta", theta, (T,))
     features_s = np.reshape(features_s, (T, B, -1))            # (T, B, D1)
     features_d = np.reshape(features_d, (T, B, -1))            # (T, B, D2)
     distance = 1 - linear_cka(features_s, features_d, eps=eps)  # (T,)

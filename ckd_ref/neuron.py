@@ -28,8 +28,7 @@ class Neuron:
     detach_reset: bool = True
 
     def __post_init__(self):
-        if not 0 <= self.tau <= 1:
-            raise ValueError(f"expected a leak factor tau in [0, 1], got {self.tau!r}")
+        _check_neuron(self.tau, self.v_th)
         _check_surrogate(self.surrogate, self.width)
 
 
@@ -55,6 +54,13 @@ def surrogate_grad(v: ndarray, surrogate: str = "triangle", width: float = 1.0) 
     """
     _check_surrogate(surrogate, width)
     return SURROGATES[surrogate](np.asarray(v), width)
+
+
+def _check_neuron(tau, v_th):
+    if not 0 <= tau <= 1:
+        raise ValueError(f"expected a leak factor tau in [0, 1], got {tau!r}")
+    if np.isnan(v_th):
+        raise ValueError("expected a number as threshold v_th, got NaN, above which nothing fires")
 
 
 def _check_surrogate(surrogate, width):
@@ -156,8 +162,7 @@ def lif(
             "expected currents (T, ...) as floats with T >= 1 time steps, "
             f"got {current.dtype} of shape {np.shape(current)}"
         )
-    if not 0 <= tau <= 1:
-        raise ValueError(f"expected a leak factor tau in [0, 1], got {tau!r}")
+    _check_neuron(tau, v_th)
     u = _potentials(current, tau, v_th, surrogate, width, detach_reset)
     return spike(u - v_th, surrogate, width), u
 

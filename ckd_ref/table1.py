@@ -11,7 +11,14 @@ from numpy import ndarray
 from numpy.random import Generator
 from scipy import ndimage
 
-from ._numerics import check_steps, check_temperature, kl_divergence, log_softmax, mean
+from ._numerics import (
+    check_classes,
+    check_steps,
+    check_temperature,
+    kl_divergence,
+    log_softmax,
+    mean,
+)
 from .losses import cross_entropy
 
 COMPONENTS = 3
@@ -71,11 +78,7 @@ def tks_loss(logits: ndarray, labels: ndarray, temperature: float = 1.0) -> tupl
     """
     check_steps(logits)
     check_temperature(temperature)
-    if np.ndim(labels) != 1:
-        raise ValueError(
-            "expected whole-number labels (B,), for right time steps are those of one class, "
-            f"got shape {np.shape(labels)}"
-        )
+    check_classes(labels)
     loss1 = mean(cross_entropy(mean(logits, axis=0), labels))
     right = getval(logits).argmax(axis=-1) == labels           # (T, B)
     taught = np.sum(logits * right[..., None], axis=0)         # (B, K)

@@ -63,7 +63,15 @@ def train_teacher(
     Returns
     -------
     teacher : TrainedTeacher
+
+    Raises
+    ------
+    ValueError
+        No open data set, images that are too small, no epochs or an empty batch.
     """
+    for name, came in (("epochs", epochs), ("batch", batch)):
+        if not isinstance(came, (int, np.integer)) or came < 1:
+            raise ValueError(f"expected {name} to be a whole number >= 1, got {came!r}")
     net, run = untrained_teacher(data, seed)
     total = epochs * batches_of_teacher(data, batch)
     losses = teacher_epochs(net, run, data, epochs, batch, rate, padding)
@@ -88,6 +96,11 @@ def untrained_teacher(data: Any, seed: int = 0) -> tuple[Teacher, TrainState]:
     ValueError
         Images that are too small for its layers.
     """
+    if not hasattr(data, "image_size"):
+        raise ValueError(
+            f"expected an open data set, got {type(data).__name__}; call it as "
+            'with open_paired("FILE.h5") as data: train_teacher(data)'
+        )
     net = Teacher(len(data.classes), data.image_size)
     least = 2 ** len(net.channels)
     if net.size < least:

@@ -134,6 +134,8 @@ def test_other_files_are_no_checkpoints(copy, glyph_file, tmp_path):
     for other in (tmp_path / "text.h5", tmp_path / "short.h5", glyph_file):
         with pytest.raises(FormatError, match=other.name):
             load_checkpoint(other)
+    with pytest.raises(FormatError, match="checkpoint of a run, got another kind of file$"):
+        load_checkpoint(glyph_file)
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "none.h5")
 

@@ -193,6 +193,24 @@ def test_closed_file_says_so(path):
             use()
 
 
+def test_a_writer_writes_one_file(tmp_path):
+    """Used again, it would write the samples of the block before as well."""
+    writer = PairedWriter(tmp_path / "a.h5", CLASSES, SENSOR, S)
+    with pytest.raises(KeyError), writer:
+        raise KeyError
+    with pytest.raises(ValueError, match="a.h5: expected a new PairedWriter, got one that has"):
+        writer.__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_pools_have_names(path):
+    with open_paired(path) as data:
+        with pytest.raises(ValueError, match="pools teacher, static, test, got 'train'"):
+            data.images_in("train")
+        with pytest.raises(ValueError, match="pools train, test, got 'static'"):
+            data.recordings_in("static")
+
+
 @pytest.mark.parametrize("indices", [[6], [-1], [0.5], [[0]], 3])
 def test_positions_outside_are_refused(path, indices):
     with open_paired(path) as data, pytest.raises(ValueError, match="expected positions"):

@@ -388,6 +388,7 @@ def test_eq04_other_arrays_are_refused(events):
     (dict(sensor_size=(np.inf, 5)), "two whole numbers"),
     (dict(sensor_size=(0, 5)), "both at least 1"),
     (dict(sensor_size=7), "two whole numbers, got 7"),
+    (dict(sensor_size=(4.7, 5)), r"two whole numbers, got \(4.7, 5\)"),
     (dict(rule="equal"), "rule \"conserving\", or .*got rule='equal'"),
     (dict(rule="tonic", window=(0, 3)), "without a window"),
     (dict(window=(3, 2)), r"0 <= first <= last .*got \(3, 2\)"),
@@ -597,6 +598,12 @@ def test_resize_float32_stays_float32(rng):
 def test_resize_refuses_bad_input(shape, size, message):
     with pytest.raises(ValueError, match=message):
         resize_frames(np.zeros(shape), size)
+
+
+def test_resize_refuses_whole_numbers():
+    """Their weights would be rounded to 0 and 1."""
+    with pytest.raises(ValueError, match="frames of floats, which have fractions, got uint8"):
+        resize_frames(np.zeros((8, 8, 2), np.uint8), 4)
 
 
 def test_two_pixels_are_the_corners(rng):

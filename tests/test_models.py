@@ -572,6 +572,8 @@ def test_the_default_configuration_is_a_small_student():
 
 
 def test_an_impossible_neuron_is_refused_by_the_configuration():
+    with pytest.raises(ValueError, match="threshold v_th, got NaN, above which nothing fires"):
+        Neuron(v_th=float("nan"))
     with pytest.raises(ValueError, match=r"leak factor tau in \[0, 1\], got 1.5"):
         Config(tau=1.5)
     with pytest.raises(ValueError, match="surrogate width > 0, got 0"):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from small import FLAGS, SMALL
 
 from ckd_ref.__main__ import main
 from ckd_ref.config import Config
+from ckd_ref.data.paired import PairedData
 from ckd_ref.events import FormatError
 from ckd_ref.run import comparison, plots
 from ckd_ref.run import sweep as module
@@ -172,6 +174,9 @@ def test_files_of_a_spec_are_relative_to_it_and_embedded_sets_are_not(tmp_path):
     ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrat = 1", "rat"),
     ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nT = 0", "T >= 1"),
     ("seeds = [0, 1\n", "a.toml"),
+    ("seeds = [0, -1]\n[data]\na = 'b'", r"first seed >= 0 and 1 ... 10000 of them, got \[0, -1\]"),
+    ("seeds = [0, 100000000000]\n[data]\na = 'b'", "1 ... 10000 of them"),
+    ("seeds = [-1, 2]\n[data]\na = 'b'", "first seed >= 0"),
     ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrate = 'fast'", "a.toml"),
 ])
 def test_an_unusable_spec_is_refused_in_one_line(tmp_path, wrong, match, capsys):
@@ -202,6 +207,34 @@ def test_a_line_says_what_was_run_and_what_came_out(spec, tmp_path, capsys):
     assert set(line["versions"]) == {"python", "ckd_ref", "numpy", "scipy", "autograd"}
     text = json.dumps(line)
     assert str(tmp_path) not in text and platform.node() not in text, "nothing private"
+
+
+def test_without_test_images_a_teacher_has_no_accuracy(spec, glyph_data, tmp_path, monkeypatch):
+    """Recordings of a camera have none; the students are tested all the same."""
+    logits = np.zeros((len(glyph_data.image_label), 12), np.float32)
+    save_logits(tmp_path / "l.h5", logits, glyph_data.classes)
+    images_in = PairedData.images_in
+    monkeypatch.setattr(
+        PairedData, "images_in",
+        lambda data, pool: images_in(data, pool)[:0] if pool == "test" else images_in(data, pool),
+    )
+    line = run_job(
+        dataclasses.replace(read_spec(spec)[1], teacher=str(tmp_path / "l.h5")), tmp_path
+    )
+    assert "accuracy_teacher" not in line and len(line["accuracy"]) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such bytes")
+def test_a_name_that_is_no_text_neither_stops_the_table_nor_commands_the_terminal(
+    glyph_file, tmp_path, capsys
+):
+    data = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff\x1b[31m.h5")
+    shutil.copy(glyph_file, data)
+    words = ["compare", data, "--methods", "snn", "--workers", "1", "--out", str(tmp_path / "out")]
+    assert main([*words, *FLAGS, "--epochs", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "a??[31m" in shown.out and "\x1b" not in shown.out + shown.err
+    assert "a??[31m" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
 
 
 def test_the_accuracy_of_a_given_teacher_is_that_on_the_test_images(spec, glyph_data, tmp_path):

@@ -35,6 +35,26 @@ def test_logits_are_matched_by_class_name(glyph_data, random_logits, tmp_path):
     assert np.array_equal(load_logits(tmp_path / "l.h5", glyph_data), random_logits)
 
 
+@pytest.mark.parametrize("call", [load_teacher, load_logits])
+def test_the_name_of_the_data_is_not_the_data(glyph_data, random_logits, tmp_path, call):
+    """The file is not called damaged."""
+    save_logits(tmp_path / "l.h5", random_logits, glyph_data.classes)
+    with pytest.raises(ValueError, match="expected an open data set, got 'd.h5'") as refused:
+        call(tmp_path / "l.h5", "d.h5")
+    assert not isinstance(refused.value, FormatError)
+
+
+@pytest.mark.parametrize("options, match", [
+    (dict(data="d.h5"), "expected an open data set, got str; call it as with open_paired"),
+    (dict(epochs=0), "epochs to be a whole number >= 1, got 0"),
+    (dict(epochs="2"), "epochs to be a whole number >= 1, got '2'"),
+    (dict(batch=0), "batch to be a whole number >= 1, got 0"),
+])
+def test_a_teacher_that_cannot_be_trained_is_refused(glyph_data, options, match):
+    with pytest.raises(ValueError, match=match):
+        train_teacher(**dict(data=glyph_data) | options)
+
+
 def test_logits_of_other_classes_are_refused(glyph_data, random_logits, tmp_path):
     save_logits(tmp_path / "l.h5", random_logits, [*glyph_data.classes[:-1], "zebra"])
     with pytest.raises(FormatError, match="zebra"):
@@ -46,7 +66,7 @@ def test_logits_of_other_classes_are_refused(glyph_data, random_logits, tmp_path
     [
         (lambda values: values[:-1], "logits: expected the shape"),
         (lambda values: values.astype(int), "floating point"),
-        (lambda values: values * np.nan, "finite teacher"),
+        (lambda values: values * np.nan, "finite teacher .* with NaN, Inf or too large numbers"),
         (lambda values: values * 1e300, "finite teacher"),
     ],
 )

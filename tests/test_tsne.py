@@ -126,6 +126,7 @@ def test_one_panel_and_one_row_for_each_run(glyph_file, glyph_data, stand_in, tm
     """The numbers are those of the features, of which t-SNE gets the same."""
     runs = [student(tmp_path / name, glyph_data.classes) for name in ("a", "b")]
     picture = tmp_path / "t.png"
+    runs[1] += "/checkpoint.h5"                                # its folder or itself
     assert main(["tsne", str(glyph_file), *runs, "--out", str(picture)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| student | silhouette | 5-nearest-neighbour accuracy |"

@@ -20,6 +20,9 @@ MAX_PACKED_CHUNK, MAX_PACKED = 2**26, 2**30
 By the ratio alone, a file of 30 MB might claim 30 GB.
 """
 
+MAGIC = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of a file."""
+
 REMAKE = "make the file again"
 
 _KINDS = {"S": "bytes of fixed length", "f": "floating point"}
@@ -37,7 +40,7 @@ def open_checked(path):
     """
     with open_file(path) as file:
         magic = file.read(9)
-    if magic[:8] != b"\x89HDF\r\n\x1a\n" or magic[8:] < b"\2":
+    if magic[:8] != MAGIC or magic[8:] < b"\2":
         raise FormatError(
             "expected an HDF5 file whose metadata has checksums "
             "(superblock 2 or later: libver='v110'), "

@@ -127,8 +127,14 @@ class PairedWriter:
         self._pending: dict = {name: [] for name in STREAMED}
         self._pending_bytes = dict.fromkeys(STREAMED, 0)
         self._file = None
+        self._entered = False
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise ValueError(
+                f"{self.path}: expected a new PairedWriter, got one that has begun its file before"
+            )
+        self._entered = True
         with contextlib.ExitStack() as exits:
             file = exits.enter_context(atomic_hdf5(self.path))
             file.attrs.update(
@@ -305,11 +311,11 @@ class PairedData:
 
     def images_in(self, split: str) -> ndarray:
         """(n,) int64 positions of the images of a pool, by its name."""
-        return np.flatnonzero(self.image_split == IMAGE_SPLITS.index(split))
+        return np.flatnonzero(self.image_split == _pool(split, IMAGE_SPLITS, "images"))
 
     def recordings_in(self, split: str) -> ndarray:
         """(n,) int64 positions of the recordings of a pool, by its name."""
-        return np.flatnonzero(self.event_split == EVENT_SPLITS.index(split))
+        return np.flatnonzero(self.event_split == _pool(split, EVENT_SPLITS, "recordings"))
 
     def images(self, indices: ndarray) -> ndarray:
         """Images by position: (B, S, S, 3) float32 RGB in [0, 1]."""
@@ -485,6 +491,13 @@ def _check_offsets(offsets, R, N):
             f"events/offsets: expected at most {MAX_EVENTS} events of one recording, "
             f"got {longest}; cut it into several"
         )
+
+
+def _pool(split, splits, what):
+    """The number of a pool, by its name."""
+    if split not in splits:
+        raise ValueError(f"expected {what} of one of the pools {', '.join(splits)}, got {split!r}")
+    return splits.index(split)
 
 
 def _check_identities(found):

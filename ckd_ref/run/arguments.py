@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from ..data import hdf5
+from ..data.files import open_file
 from ..data.glyphs import SETS
 from ..events import FormatError
 
@@ -66,6 +67,11 @@ def given_file(path, place, *kinds):
     if not path.exists():
         hint = "; embedded sets are for compare" if str(path) in SETS else ""
         raise FileNotFoundError(f"there is no file {path}; {place} is to be {expected}{hint}")
+    with open_file(path) as file:
+        if "spec" not in kinds and file.read(8) != hdf5.MAGIC:
+            maker = "; data_tools/teacher_logits.py makes one of an array"
+            hint = maker if "logits" in kinds else ""
+            raise FormatError(f"{place} is no HDF5 file: {path}; expected {expected}{hint}")
     came = kind(path)
     if came is not None and came not in kinds:
         raise FormatError(f"{place} is {KINDS[came]}: {path}; expected {expected}")

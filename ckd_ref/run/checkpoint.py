@@ -85,6 +85,8 @@ def load_checkpoint(path: str | os.PathLike, net: Any = None) -> Checkpoint:
     """
     advice = "train again, or give a checkpoint of this version"
     with error_context(path, advice), hdf5.open_checked(path) as file:
+        if "header" not in file:
+            raise FormatError("expected a checkpoint of a run, got another kind of file")
         header = json.loads(hdf5.dataset(file, "header", np.uint8, ("bytes",))[()].tobytes())
         config, classes = Config(**header["config"]), tuple(header["classes"])
         history = header["history"]

@@ -6,15 +6,13 @@ import pathlib
 
 from ..config import Config
 from ..data import glyphs
+from ..data.errors import printable
 from ..data.files import atomic_write
 from ..teacher import EPOCHS
 from . import plots
 from .report import variants_table
 from .session import read_rows
-from .sweep import LADDER, Job, spec_variants, sweep
-
-MOST_SEEDS = 10_000
-"""Far more, a slip of the finger, would fill the memory with jobs."""
+from .sweep import LADDER, MOST_SEEDS, Job, spec_variants, sweep
 
 
 def compare(
@@ -64,7 +62,7 @@ def compare(
         raise ValueError(f"expected 1 ... {MOST_SEEDS} seeds, got {seeds}")
     variants = spec_variants({"variants": list(methods or LADDER)})
     folder, path = pathlib.Path(folder), str(data)
-    label = path if path in glyphs.SETS else pathlib.Path(path).stem
+    label = path if path in glyphs.SETS else printable(pathlib.Path(path).stem)
     jobs = []
     for seed in range(config.seed, config.seed + seeds):
         for variant, own in variants.items():

@@ -6,6 +6,8 @@ import sys
 
 from tqdm import tqdm
 
+from ..data.errors import printable
+
 
 class Progress:
     """A bar on a terminal; elsewhere, as in a file of a batch system, a line when `note` is called.
@@ -37,8 +39,8 @@ class Progress:
         if not terminal:
             options |= {"file": io.StringIO(), "mininterval": math.inf}
         self._bar = tqdm(
-            desc=label, total=total, unit=unit, initial=initial, position=position, leave=None,
-            **options,
+            desc=printable(label), total=total, unit=unit, initial=initial, position=position,
+            leave=None, **options,
         )
         self._lines = not terminal and not self._bar.disable
 

@@ -52,6 +52,9 @@ TABLE1 = {
 }
 """The rows of Table I."""
 
+MOST_SEEDS = 10_000
+"""Far more, a slip of the finger, would fill the memory with jobs."""
+
 VARIANTS = {"snn": TABLE1["tet"]} | LADDER | TABLE1
 """All variants that have a name."""
 
@@ -137,6 +140,10 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
         first, count = spec["seeds"]
         if unknown := set(spec) - KEYS:
             raise ValueError(f"expected the keys {', '.join(sorted(KEYS))}, got {unknown}")
+        if first < 0 or not 1 <= count <= MOST_SEEDS:
+            raise ValueError(
+                f"expected a first seed >= 0 and 1 ... {MOST_SEEDS} of them, got [{first}, {count}]"
+            )
         variants = spec_variants(spec)
         cells = spec_cells(spec)
         jobs = []
@@ -291,7 +298,8 @@ def run_job(job: Job, folder: str | os.PathLike, position: int | None = None) ->
     -------
     line : dict
         data, variant, seed; the configuration; what the data holds; the test accuracy after every
-        epoch; the teacher's test accuracy on images; seconds; versions and machine.
+        epoch; the teacher's accuracy on the test images, if there are any; seconds; versions and
+        machine.
     """
     prepare_process()
     folder = pathlib.Path(folder)
@@ -301,9 +309,10 @@ def run_job(job: Job, folder: str | os.PathLike, position: int | None = None) ->
         teacher, line = None, {}
         if job.config.method == "ckd":
             teacher, seconds = _teacher(job, data, folder, bar)
-            test = data.images_in("test")
-            right = logits_of(teacher, data, test).argmax(-1) == data.image_label[test]
-            line = {"accuracy_teacher": float(right.mean()), "seconds_teacher": seconds}
+            line = {"seconds_teacher": seconds}
+            if len(test := data.images_in("test")):
+                right = logits_of(teacher, data, test).argmax(-1) == data.image_label[test]
+                line["accuracy_teacher"] = float(right.mean())
         run = train(
             data, job.config, folder / job.name, teacher, stop=_stop, label=job.name, **bar
         )

@@ -62,6 +62,7 @@ def load_teacher(path: str | os.PathLike, data: PairedData) -> TrainedTeacher | 
     FormatError, OSError
         As `load_logits`; or a network for images of another size.
     """
+    _check_open(data)
     advice = "train a teacher on this data, or write logits with ckd_ref.save_logits"
     with error_context(path, advice), hdf5.open_checked(path) as file:
         if "logits" in file:
@@ -187,6 +188,15 @@ def _digest(names, arrays):
     return digest.hexdigest()
 
 
+def _check_open(data):
+    """Refuse the name of a file of paired data in place of the data."""
+    if isinstance(data, (str, os.PathLike)):
+        raise ValueError(
+            f"expected an open data set, got {data!r}; call it in "
+            'with open_paired("FILE.h5") as data: ...'
+        )
+
+
 def _class_order(file, data):
     """For every class of the data, its position among the names in an open file."""
     names = hdf5.dataset(file, "classes", "S", ("K",))[()]
@@ -238,6 +248,7 @@ def load_logits(path: str | os.PathLike, data: PairedData) -> ndarray:
     OSError
         A file that is missing or unreadable.
     """
+    _check_open(data)
     advice = "write it with ckd_ref.save_logits"
     with error_context(path, advice), hdf5.open_checked(path) as file:
         return _logits_in(file, data)
@@ -264,6 +275,7 @@ def check_logits(logits: ndarray, data: PairedData) -> ndarray:
     if logits is None or not _usable(logits, expected):
         kind = "complex numbers of " if np.iscomplexobj(logits) else ""
         came = "none" if logits is None else f"{kind}shape {np.shape(logits)}"
+        came += " with NaN, Inf or too large numbers" if np.shape(logits) == expected else ""
         raise FormatError(
             f"expected finite teacher logits of shape {expected}, one row per image of the data "
             f"set, got {came}; train a teacher on it first"
