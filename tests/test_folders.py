@@ -445,6 +445,17 @@ def test_unusable_sources_end_in_one_message(folders, source, spoil, more, messa
     assert re.search(message, refusal(folders, source, *more))
 
 
+def test_a_folder_of_the_user_is_refused_before_any_recording_is_read(
+    folders, recordings, source, monkeypatch
+):
+    monkeypatch.setattr(recordings, "extent", None)
+    (source / "out.h5.parts").mkdir()
+    (source / "out.h5.parts/thesis.txt").write_text("years of work")
+    line = refusal(folders, source)
+    assert "out.h5.parts: expected nothing, or the parts of a conversion, got a folder" in line
+    assert "\n" not in line and (source / "out.h5.parts/thesis.txt").exists()
+
+
 @pytest.mark.parametrize("more", [
     ("--split", "a", "b", "c"), ("--pair", "name", "--split", "a", "--test-per-class", "1"),
     ("--unit", "ms"), ("--sensor-size", "0", "4"),
