@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from ckd_ref.data.errors import error_context, printable
+from ckd_ref.data.errors import PROBLEMS, error_context, in_words, printable
 from ckd_ref.data.files import atomic_write, locked, open_file
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
@@ -123,11 +123,12 @@ def for_terminal(text):
 
 @contextlib.contextmanager
 def one_line_errors(program):
-    """End the program with a one-line message on bad input, disk errors and Ctrl-C."""
+    """End the program with a one-line message on any of `PROBLEMS` and on Ctrl-C."""
     try:
         yield
-    except (FormatError, OSError) as error:
-        sys.exit(f"{program}: {for_terminal(error)}")
+    except PROBLEMS as error:
+        said = in_words(error, "a smaller --size or --workers 1")
+        sys.exit(f"{program}: {for_terminal(said)}")
     except concurrent.futures.BrokenExecutor:
         sys.exit(
             f"{program}: a worker process died (out of memory, or by a damaged file); "

@@ -34,6 +34,24 @@ def convert(converter, monkeypatch):
     return module
 
 
+@pytest.mark.parametrize("error, said", [
+    (MemoryError(), "not enough memory; a smaller --size or --workers 1 takes less"),
+    (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB); a s"),
+    (OverflowError("int too large"), "a number is too large (int too large)"),
+    (ValueError("array is too big"), "array is too big"),
+    (FileNotFoundError(2, "No such file", "a\x1b.csv"), "a?.csv: No such file"),
+])
+def test_problems_end_in_one_line(convert, error, said):
+    with pytest.raises(SystemExit) as stopped, convert.one_line_errors("film.py"):
+        raise error
+    assert stopped.value.code.startswith(f"film.py: {said}") and stopped.value.code.isprintable()
+
+
+def test_an_error_of_the_program_keeps_its_traceback(convert):
+    with pytest.raises(TypeError), convert.one_line_errors("film.py"):
+        len(3)
+
+
 @pytest.fixture
 def pairing(converter):
     return converter("pairing")

@@ -73,6 +73,14 @@ def asked(script, monkeypatch):
     return asked
 
 
+def test_too_little_memory_ends_in_one_line(script, path, tmp_path, monkeypatch, capsys):
+    def find(*names):
+        raise MemoryError("Unable to allocate 8 GiB")
+    monkeypatch.setattr(script, "find", find)
+    line = refusal(script, capsys, path, tmp_path / "l.h5")
+    assert "teacher_logits.py: not enough memory (Unable to allocate 8 GiB); a smaller" in line
+
+
 # Logits from a file
 
 def test_logits_of_numpy_train_a_student(script, path, tmp_path, rng, capsys):
