@@ -195,7 +195,7 @@ def convert(options, classes, sensor_size, pairs, pools):
             PairedWriter(out, *form, names, options.leaky) as writer,
             in_processes(write_part, shards, options.workers) as finished,
             ctrl_c() as pressed,
-            tqdm(total=len(plan), desc=out.name, unit="sample") as bar,
+            tqdm(total=len(plan), desc=printable(out.name), unit="sample") as bar,
         ):
             events = 0
             for (path, shard), _ in zip(shards, finished):
@@ -209,7 +209,7 @@ def convert(options, classes, sensor_size, pairs, pools):
     recordings = [sample.split for sample in plan if sample.group == "events"]
     leaky = " (leaky: test images are static as well)" if options.leaky else ""
     print(
-        f"{out}: {len(classes)} classes; images: {images.count('teacher')} teacher, "
+        f"{printable(out)}: {len(classes)} classes; images: {images.count('teacher')} teacher, "
         f"{images.count('static')} static, {images.count('test')} test; "
         f"recordings: {recordings.count('train')} train, {recordings.count('test')} test{leaky}; "
         f"{events:,} events in {seconds:.0f} s"

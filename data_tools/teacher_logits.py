@@ -154,7 +154,8 @@ def convert(options):
         right = load_logits(options.out, data).argmax(-1) == data.image_label
         pools = [(split, right[data.images_in(split)]) for split in IMAGE_SPLITS]
     shares = [f"{hits.mean():.1%} of {len(hits)} {split}" for split, hits in pools if len(hits)]
-    print(f"{options.out}: logits of {len(right)} images; correct are {', '.join(shares)}")
+    out = printable(options.out)
+    print(f"{out}: logits of {len(right)} images; correct are {', '.join(shares)}")
 
 
 def read_classes(path, data):

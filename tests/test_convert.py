@@ -76,7 +76,7 @@ def run(convert, pairing, tmp_path):
     ]
 
     def run(**changes):
-        chosen = options(out=tmp_path / "out.h5", **changes)
+        chosen = options(**{"out": tmp_path / "out.h5"} | changes)
         convert.convert(chosen, CLASSES, (5, 7), pairs, pairing.split(pairs, CLASSES, chosen))
         return chosen.out
     return run
@@ -119,6 +119,16 @@ def test_content_names_and_order(run):
         for i, k in enumerate(data.event_identity):
             assert np.array_equal(data.recording(i), recording(k))
             assert data.event_label[i] == k // 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
+def test_the_name_of_the_output_cannot_command_the_terminal(run, tmp_path, capsys):
+    """Neither in the closing line nor beside the progress bar."""
+    run(out=tmp_path / "out\x1b[2J\nfilm.py: done.h5")
+    shown = capsys.readouterr()
+    assert "out?[2J?film.py: done.h5: 2 classes" in shown.out
+    assert "out?[2J?film.py: done.h5: " in shown.err
+    assert "\x1b[2J" not in shown.out + shown.err
 
 
 def test_the_leaky_split_shows_the_test_images_to_the_static_stream(run):

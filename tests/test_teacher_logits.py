@@ -3,6 +3,7 @@
 Functions stand in for networks. Tests of torch itself are skipped where it is not installed.
 """
 
+import os
 import pathlib
 import pickle
 import re
@@ -94,6 +95,15 @@ def test_logits_of_numpy_train_a_student(script, path, tmp_path, rng, capsys):
     assert main(["train", str(path), "--method", "ckd", "--teacher", str(tmp_path / "l.h5"),
                  "--out", str(tmp_path / "run"), *FLAGS]) == 0
     assert not (tmp_path / "run/teacher.h5").exists()                   # none was trained instead
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
+def test_the_name_of_the_output_cannot_command_the_terminal(script, path, tmp_path, capsys):
+    np.save(tmp_path / "l.npy", np.zeros((60, 3)))
+    script.main([str(path), str(tmp_path / "l\x1b[2J\n.h5"), "--logits-npy",
+                 str(tmp_path / "l.npy")])
+    line = capsys.readouterr().out.removesuffix("\n")
+    assert "l?[2J?.h5: logits of 60 images" in line and line.isprintable()
 
 
 def test_columns_are_matched_by_name(script, path, tmp_path, rng):
