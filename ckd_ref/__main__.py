@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from .config import ASSUMED, PRESETS, PUBLISHED, Config
-from .data.errors import printable
+from .data.errors import PROBLEMS, in_words, printable
 from .data.glyphs import SETS
 from .data.paired import open_paired
 from .run.arguments import given_file, nearest, output_folder, positive
@@ -24,11 +24,6 @@ from .teacher import EPOCHS
 from .training import classify
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
-PROBLEMS = (
-    ValueError, OSError, FloatingPointError, OverflowError, MemoryError, ImportError
-)
-"""What ends in one line."""
-
 FROM_DATA = {"size": "that of the data"}
 """Options whose default is not that of `Config`."""
 
@@ -42,25 +37,14 @@ def main(argv=None):
         args = _arguments(argv)
         args.run(args)
     except PROBLEMS as error:
-        print(f"ckd_ref: {printable(_in_words(error))}", file=sys.stderr)
+        said = in_words(error, "a smaller batch, size, width or T")
+        print(f"ckd_ref: {printable(said)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         command = shlex.join(["python", "-m", "ckd_ref", *argv])
         print(f"ckd_ref: {str(stopped) or 'stopped'}; resume with: {command}", file=sys.stderr)
         return 130
     return 0
-
-
-def _in_words(error):
-    """What an error says, for people."""
-    if isinstance(error, MemoryError):
-        said = f" ({error})" if str(error) else ""
-        return f"not enough memory{said}; a smaller batch, size, width or T takes less"
-    if isinstance(error, OverflowError):
-        return f"a number is too large ({error})"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 def _arguments(argv):

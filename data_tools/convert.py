@@ -14,7 +14,7 @@ import itertools
 import multiprocessing
 import os
 import pathlib
-import shutil
+import re
 import signal
 import sys
 import threading
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from ckd_ref.data.errors import error_context, printable
+from ckd_ref.data.errors import PROBLEMS, error_context, in_words, printable
 from ckd_ref.data.files import atomic_write, locked, open_file
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
@@ -32,6 +32,9 @@ from ckd_ref.run.session import ctrl_c
 
 SHARD = 32
 """Samples per part: the most that an interruption loses per process."""
+
+OURS = re.compile(r"\.{0,2}(plan|[0-9]{5,}\.npz)(\.tmp)?(\.lock)?")
+"""Names of files in OUT.h5.parts, with those that a killed `atomic_write` leaves."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,12 @@ def for_terminal(text):
 
 @contextlib.contextmanager
 def one_line_errors(program):
-    """End the program with a one-line message on bad input, disk errors and Ctrl-C."""
+    """End the program with a one-line message on any of `PROBLEMS` and on Ctrl-C."""
     try:
         yield
-    except (FormatError, OSError) as error:
-        sys.exit(f"{program}: {for_terminal(error)}")
+    except PROBLEMS as error:
+        said = in_words(error, "a smaller --size or --workers 1")
+        sys.exit(f"{program}: {for_terminal(said)}")
     except concurrent.futures.BrokenExecutor:
         sys.exit(
             f"{program}: a worker process died (out of memory, or by a damaged file); "
@@ -174,17 +178,16 @@ def convert(options, classes, sensor_size, pairs, pools):
     KeyboardInterrupt
         Ctrl-C, handled between two shards.
     OSError
-        An existing output without ``overwrite``, another process writing it, or a disk error.
+        An existing output without ``overwrite``, another process writing it, something that is
+        not ours at the name of the parts, or a disk error.
     """
     begin = time.perf_counter()
     out = options.out
     names = [pair.name for pair in pairs]
     plan = samples(pairs, pools, options.leaky)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into; make it first")
+    check_output(options)
     with locked(out):
-        if out.exists() and not options.overwrite:
-            raise FileExistsError(f"{out} exists; give --overwrite to replace it")
+        check_output(options)  # again: another process may have written it before it let go
         form = tuple(classes), sensor_size, options.size
         parts = parts_folder(options, repr((form, names)), plan)
         shards = [(parts / f"{k:05d}.npz", shard) for k, shard in enumerate(in_shards(plan))]
@@ -192,7 +195,7 @@ def convert(options, classes, sensor_size, pairs, pools):
             PairedWriter(out, *form, names, options.leaky) as writer,
             in_processes(write_part, shards, options.workers) as finished,
             ctrl_c() as pressed,
-            tqdm(total=len(plan), desc=out.name, unit="sample") as bar,
+            tqdm(total=len(plan), desc=printable(out.name), unit="sample") as bar,
         ):
             events = 0
             for (path, shard), _ in zip(shards, finished):
@@ -200,22 +203,74 @@ def convert(options, classes, sensor_size, pairs, pools):
                 bar.update(len(shard))
                 if pressed():  # inside h5py the exception itself might get lost
                     raise KeyboardInterrupt
-        shutil.rmtree(parts)
+        remove_parts(parts)
     seconds = time.perf_counter() - begin
     images = [sample.split for sample in plan if sample.group == "images"]
     recordings = [sample.split for sample in plan if sample.group == "events"]
     leaky = " (leaky: test images are static as well)" if options.leaky else ""
     print(
-        f"{out}: {len(classes)} classes; images: {images.count('teacher')} teacher, "
+        f"{printable(out)}: {len(classes)} classes; images: {images.count('teacher')} teacher, "
         f"{images.count('static')} static, {images.count('test')} test; "
         f"recordings: {recordings.count('train')} train, {recordings.count('test')} test{leaky}; "
         f"{events:,} events in {seconds:.0f} s"
     )
 
 
+def check_output(options):
+    """Refuse, before any work, an output that cannot be written."""
+    out = options.out
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into; make it first")
+    if out.exists() and not options.overwrite:
+        raise FileExistsError(f"{out} exists; give --overwrite to replace it")
+    folder = parts_of(out)
+    if came := _not_ours(folder):
+        raise FileExistsError(
+            f"{folder}: expected nothing, or the parts of a conversion, got {came}; "
+            "move it away, or give another OUT.h5"
+        )
+
+
+def parts_of(out):
+    return out.with_name(out.name + ".parts")
+
+
+def _not_ours(folder):
+    """What has the name of the parts but is not ours, in words, or None."""
+    if folder.is_symlink():
+        return "a link"
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        return "something else than a folder"
+    if read_plan(folder):
+        return None
+    # A kill before the plan was written leaves the folder empty, or with these two.
+    others = sorted(set(os.listdir(folder)) - {".plan.tmp", "..plan.tmp.lock"})
+    return f"a folder with {others[0]}" if others else None
+
+
+def read_plan(folder):
+    """The digest in the plan of a folder of parts, by which it is known as ours, or None."""
+    path = folder / "plan"
+    if not path.is_file():
+        return None
+    with open_file(path) as file:
+        digest = file.read(65)
+    return digest.decode() if re.fullmatch(rb"[0-9a-f]{64}", digest) else None
+
+
+def remove_parts(folder):
+    """Delete our own files, and the folder unless something else is in it."""
+    for name in sorted(filter(OURS.fullmatch, os.listdir(folder))):
+        (folder / name).unlink(missing_ok=True)  # the plan last: it marks the folder as ours
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def parts_folder(options, form, plan):
     """OUT.h5.parts, new or with parts of the same plan: equal options, unchanged source files."""
-    folder = options.out.with_name(options.out.name + ".parts")
+    folder = parts_of(options.out)
     digest = hashlib.sha256(form.encode())
     for sample in plan:
         values = (
@@ -223,16 +278,17 @@ def parts_folder(options, form, plan):
             sample.identity, sample.split,
         )
         digest.update(repr(tuple(map(_identify, values))).encode("utf-8", "surrogateescape"))
-    with contextlib.suppress(FileNotFoundError), open_file(folder / "plan") as file:
-        if file.read() == digest.hexdigest().encode():
-            return folder
-        if not options.overwrite:
-            raise FileExistsError(
-                f"{folder} holds parts of another conversion: its options or its source files "
-                "were different; repeat that one, delete the folder, or give --overwrite"
-            )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    found = read_plan(folder)
+    if found == digest.hexdigest():
+        return folder
+    if found and not options.overwrite:
+        raise FileExistsError(
+            f"{folder} holds parts of another conversion: its options or its source files "
+            "were different; repeat that one, delete the folder, or give --overwrite"
+        )
+    if found:
+        remove_parts(folder)
+    folder.mkdir(exist_ok=True)
     with atomic_write(folder / "plan") as temporary:
         temporary.write_text(digest.hexdigest())
     return folder

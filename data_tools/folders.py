@@ -29,6 +29,7 @@ LISTS = ("train", "test")
 def main(argv=None):
     options = parse(argv)
     with convert.one_line_errors("folders.py"):
+        convert.check_output(options)  # before all recordings are read for the sensor's size
         images = by_stem(options.images, pairing.IMAGE_SUFFIXES)
         films = by_stem(options.events, recordings.SUFFIXES)
         refuse(describe_unmatched(images, films, options.pair), options)

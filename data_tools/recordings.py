@@ -170,8 +170,11 @@ def read_csv(path):
         raise FormatError(_first_bad_line(stream, begin) or str(error)) from None
     if rows.size == 0:
         rows = np.empty((0, 4))
+    if rows.shape[1] != 4:  # in every row alike, so that NumPy found nothing wrong
+        stream.seek(0)
+        raise FormatError(_first_bad_line(stream, begin))
     names = first if has_names else COLUMNS
-    found = dict(zip(names, rows.T, strict=True))
+    found = dict(zip(names, rows.T))
     return [found[name] for name in COLUMNS]
 
 
@@ -187,7 +190,8 @@ def _first_bad_line(stream, begin):
     for number, line in enumerate(itertools.islice(stream, begin - 1, None), begin):
         words = line.strip().split(",")
         if line.strip() and not (len(words) == 4 and all(map(_is_number, words))):
-            return f"line {number}: expected four numbers, got {line.strip()[:60]!r}"
+            came = f"{line.strip()[:60]!r} ({len(words)} fields)"
+            return f"line {number}: expected four numbers, got {came}"
     return None
 
 

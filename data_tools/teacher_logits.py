@@ -36,7 +36,7 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ckd_ref.color import rgb_to_hsv
-from ckd_ref.data.errors import error_context, printable
+from ckd_ref.data.errors import PROBLEMS, error_context, in_words, printable
 from ckd_ref.data.files import open_file
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
 from ckd_ref.data.readers import npy_header
@@ -51,8 +51,9 @@ def main(argv=None):
     options = parse(argv)
     try:
         convert(options)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"teacher_logits.py: {printable(error)}")
+    except PROBLEMS as error:
+        said = in_words(error, "a smaller --network or --pixels")
+        sys.exit(f"teacher_logits.py: {printable(said)}")
 
 
 def parse(argv):
@@ -153,7 +154,8 @@ def convert(options):
         right = load_logits(options.out, data).argmax(-1) == data.image_label
         pools = [(split, right[data.images_in(split)]) for split in IMAGE_SPLITS]
     shares = [f"{hits.mean():.1%} of {len(hits)} {split}" for split, hits in pools if len(hits)]
-    print(f"{options.out}: logits of {len(right)} images; correct are {', '.join(shares)}")
+    out = printable(options.out)
+    print(f"{out}: logits of {len(right)} images; correct are {', '.join(shares)}")
 
 
 def read_classes(path, data):

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 import signal
 import tracemalloc
 import types
@@ -33,6 +34,24 @@ def convert(converter, monkeypatch):
     return module
 
 
+@pytest.mark.parametrize("error, said", [
+    (MemoryError(), "not enough memory; a smaller --size or --workers 1 takes less"),
+    (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB); a s"),
+    (OverflowError("int too large"), "a number is too large (int too large)"),
+    (ValueError("array is too big"), "array is too big"),
+    (FileNotFoundError(2, "No such file", "a\x1b.csv"), "a?.csv: No such file"),
+])
+def test_problems_end_in_one_line(convert, error, said):
+    with pytest.raises(SystemExit) as stopped, convert.one_line_errors("film.py"):
+        raise error
+    assert stopped.value.code.startswith(f"film.py: {said}") and stopped.value.code.isprintable()
+
+
+def test_an_error_of_the_program_keeps_its_traceback(convert):
+    with pytest.raises(TypeError), convert.one_line_errors("film.py"):
+        len(3)
+
+
 @pytest.fixture
 def pairing(converter):
     return converter("pairing")
@@ -57,7 +76,7 @@ def run(convert, pairing, tmp_path):
     ]
 
     def run(**changes):
-        chosen = options(out=tmp_path / "out.h5", **changes)
+        chosen = options(**{"out": tmp_path / "out.h5"} | changes)
         convert.convert(chosen, CLASSES, (5, 7), pairs, pairing.split(pairs, CLASSES, chosen))
         return chosen.out
     return run
@@ -100,6 +119,16 @@ def test_content_names_and_order(run):
         for i, k in enumerate(data.event_identity):
             assert np.array_equal(data.recording(i), recording(k))
             assert data.event_label[i] == k // 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
+def test_the_name_of_the_output_cannot_command_the_terminal(run, tmp_path, capsys):
+    """Neither in the closing line nor beside the progress bar."""
+    run(out=tmp_path / "out\x1b[2J\nfilm.py: done.h5")
+    shown = capsys.readouterr()
+    assert "out?[2J?film.py: done.h5: 2 classes" in shown.out
+    assert "out?[2J?film.py: done.h5: " in shown.err
+    assert "\x1b[2J" not in shown.out + shown.err
 
 
 def test_the_leaky_split_shows_the_test_images_to_the_static_stream(run):
@@ -158,6 +187,73 @@ def test_parts_of_another_plan_are_not_mixed_in(run, tmp_path):
     with open_paired(run(overwrite=True, seed=1)) as data:
         assert len(data.event_label) == 20
     assert files(tmp_path) == ["out.h5", "switch"]
+
+
+def thesis(folder):
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("years of work")
+
+
+def thesis_with_a_plan(folder):
+    thesis(folder)
+    (folder / "plan").write_text("write the conclusion")
+
+
+def link_to_parts(folder):
+    thesis(folder.with_name("elsewhere"))
+    (folder.with_name("elsewhere") / "plan").write_text(64 * "0")
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("put, came", [
+    (thesis, "a folder with thesis.txt"), (thesis_with_a_plan, "a folder with plan"),
+    (link_to_parts, "a link"), (lambda folder: folder.symlink_to("nowhere"), "a link"),
+    (lambda folder: folder.write_text("x"), "something else than a folder"),
+    (lambda folder: os.mkfifo(folder), "something else than a folder"),
+])
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX: links, pipes")
+def test_what_is_not_ours_at_the_name_of_the_parts_is_kept_and_refused(run, tmp_path, put, came):
+    put(tmp_path / "out.h5.parts")
+    before = sorted(tmp_path.glob("**/*"))
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=f"out.h5.parts: .*got {came}; move it away"):
+            run(overwrite=overwrite)
+    assert sorted(tmp_path.glob("**/*")) == before
+
+
+@pytest.mark.parametrize("left", [(), (".plan.tmp", "..plan.tmp.lock")])
+def test_a_kill_before_the_plan_was_written_is_no_obstacle(run, tmp_path, left):
+    (tmp_path / "out.h5.parts").mkdir()
+    for name in left:
+        (tmp_path / "out.h5.parts" / name).write_bytes(b"")
+    run()
+    assert files(tmp_path) == ["out.h5", "switch"]
+
+
+def test_a_kill_while_parts_are_deleted_is_no_obstacle(run, tmp_path, monkeypatch):
+    """The plan, by which the folder is known, goes last; so does --overwrite with another plan."""
+    unlink = pathlib.Path.unlink
+
+    def killed(path, **options):
+        if path.name == "00003.npz":
+            raise KeyboardInterrupt
+        unlink(path, **options)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pathlib.Path, "unlink", killed)
+        run()
+    left = files(tmp_path / "out.h5.parts")
+    assert left[0] == "00003.npz" and left[-1] == "plan"
+    (tmp_path / "out.h5.parts" / ".00007.npz.tmp").write_bytes(b"")
+    run(overwrite=True, seed=1)
+    assert files(tmp_path) == ["out.h5", "switch"]
+
+
+def test_a_file_that_somebody_put_among_the_parts_is_kept(run, tmp_path):
+    whole = interrupted(run, tmp_path)
+    (tmp_path / "out.h5.parts" / "thesis.txt").write_text("years of work")
+    turn(tmp_path / "switch", "goes")
+    assert run().read_bytes() == whole
+    assert files(tmp_path / "out.h5.parts") == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("damage", [

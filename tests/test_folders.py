@@ -197,6 +197,9 @@ HUGE = saved(np.save, TABLE).replace(b"(4, 4), }" + b" " * 9, b"(4000000000, 4),
     ("a.csv", b"timestamp,x,y,polarity\n1,2,3,1\n", "line 1: .*got 'timestamp,x,y,polarity'"),
     ("a.csv", b"t,x,y,p\n", "expected at least one event, got none"),
     ("a.csv", b"t,x,y,p\n1,2,3,1\n\n1,2,3\n", "line 4: expected four numbers, got '1,2,3'"),
+    ("a.csv", b"t,x,y,p\n\n1,2,3,1,9\n1,2,3,1,9\n",
+     r"line 3: expected four numbers, got '1,2,3,1,9' \(5 fields\)"),
+    ("a.csv", b"t,x,y,p\n1,2,3\n", r"line 2: expected four numbers, got '1,2,3' \(3 fields\)"),
     ("a.csv", b"1,2,3,1\n1,2,3,one\n", "line 2: expected four numbers, got '1,2,3,one'"),
     ("a.csv", b"1,2,3,1\n1,2.5,3,1\n", "row 1 of 2: x = 2.5"),
     ("a.csv", b"t,x,y,p\n1,2,3,1\n1,nan,3,1\n", "row 1 of 2: x = nan"),
@@ -443,6 +446,17 @@ def test_unusable_sources_end_in_one_message(folders, source, spoil, more, messa
     if spoil:
         spoil(source)
     assert re.search(message, refusal(folders, source, *more))
+
+
+def test_a_folder_of_the_user_is_refused_before_any_recording_is_read(
+    folders, recordings, source, monkeypatch
+):
+    monkeypatch.setattr(recordings, "extent", None)
+    (source / "out.h5.parts").mkdir()
+    (source / "out.h5.parts/thesis.txt").write_text("years of work")
+    line = refusal(folders, source)
+    assert "out.h5.parts: expected nothing, or the parts of a conversion, got a folder" in line
+    assert "\n" not in line and (source / "out.h5.parts/thesis.txt").exists()
 
 
 @pytest.mark.parametrize("more", [

@@ -3,6 +3,7 @@
 Functions stand in for networks. Tests of torch itself are skipped where it is not installed.
 """
 
+import os
 import pathlib
 import pickle
 import re
@@ -73,6 +74,14 @@ def asked(script, monkeypatch):
     return asked
 
 
+def test_too_little_memory_ends_in_one_line(script, path, tmp_path, monkeypatch, capsys):
+    def find(*names):
+        raise MemoryError("Unable to allocate 8 GiB")
+    monkeypatch.setattr(script, "find", find)
+    line = refusal(script, capsys, path, tmp_path / "l.h5")
+    assert "teacher_logits.py: not enough memory (Unable to allocate 8 GiB); a smaller" in line
+
+
 # Logits from a file
 
 def test_logits_of_numpy_train_a_student(script, path, tmp_path, rng, capsys):
@@ -86,6 +95,15 @@ def test_logits_of_numpy_train_a_student(script, path, tmp_path, rng, capsys):
     assert main(["train", str(path), "--method", "ckd", "--teacher", str(tmp_path / "l.h5"),
                  "--out", str(tmp_path / "run"), *FLAGS]) == 0
     assert not (tmp_path / "run/teacher.h5").exists()                   # none was trained instead
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
+def test_the_name_of_the_output_cannot_command_the_terminal(script, path, tmp_path, capsys):
+    np.save(tmp_path / "l.npy", np.zeros((60, 3)))
+    script.main([str(path), str(tmp_path / "l\x1b[2J\n.h5"), "--logits-npy",
+                 str(tmp_path / "l.npy")])
+    line = capsys.readouterr().out.removesuffix("\n")
+    assert "l?[2J?.h5: logits of 60 images" in line and line.isprintable()
 
 
 def test_columns_are_matched_by_name(script, path, tmp_path, rng):

@@ -4,6 +4,11 @@ import contextlib
 
 from ..events import FormatError
 
+PROBLEMS = (
+    ValueError, OSError, FloatingPointError, OverflowError, MemoryError, ImportError
+)
+"""What ends a program in one line."""
+
 
 @contextlib.contextmanager
 def error_context(place, advice):
@@ -27,6 +32,18 @@ def error_context(place, advice):
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise
         raise FormatError(f"{place}: damaged, or of another format ({error}); {advice}") from None
+
+
+def in_words(error, smaller):
+    """What one of `PROBLEMS` says, for people; `smaller` is what takes less memory."""
+    if isinstance(error, MemoryError):
+        said = f" ({error})" if str(error) else ""
+        return f"not enough memory{said}; {smaller} takes less"
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({error})"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def printable(text):
