@@ -217,7 +217,7 @@ class ResidualStudent(Variant):
         return self.heads[head](features), features
 
     def layer_by_layer(self, frames, head):
-        def neurons(half, current):
+        def neurons(_, current):
             spikes, _ = self.neurons(current.unflatten(0, (len(frames), -1)))
             return spikes.flatten(0, 1).contiguous(memory_format=self.layout)
 

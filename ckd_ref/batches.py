@@ -292,8 +292,8 @@ def mix_recordings(
 ) -> tuple[ndarray, ndarray]:
     """Mix recordings of a batch with each other, by `eventmix`.
 
-    Assumption: every recording has another of the batch as its partner, is mixed with probability
-    1/2, and then gives a share of its cells that is uniform in [0, 1]. Baseline: EventMix in
+    Assumption: partners are a random permutation of the batch, in which a recording can be its own;
+    it is mixed with probability 1/2, and then gives a share of its cells that is uniform in [0, 1]. Baseline: EventMix in
     braincog/datasets/cut_mix.py draws the partner from all recordings; probability and share are
     the defaults of main_transfer.py, which does not mix unless told to.
     Test: `test_eventmix_batches_have_the_shares_of_their_cells`.

@@ -89,9 +89,9 @@ class Config:
 
     The defaults are for minutes on a CPU. The paper's settings are `PRESETS`.
 
-    Assumption: where the paper has no recipe, the presets have the baseline's, and the default of
-    all that other docstrings here assume; of the two switching epochs that are best on
-    N-Caltech101 they have the later one. Baseline: run_aba.sh and the defaults of
+    Assumption: where the paper gives no recipe, the presets use the baseline's, and settings that
+    other docstrings here assume keep their defaults. Of the two switching epochs that are equally
+    good on N-Caltech101 the later one is used. Baseline: run_aba.sh and the defaults of
     main_transfer.py: batches of 120, as many as 90 % of N-Caltech101 and half of CEP-DVS fill,
     and a peak rate of 5e-3 * 120 / 1024.
     Test: `test_presets_are_the_papers_settings`.
@@ -117,7 +117,7 @@ class Config:
     v_th: float = _option(1.0, "their threshold")
     surrogate: str = _option("triangle", f"their surrogate gradient: {', '.join(SURROGATES)}")
     surrogate_width: float = _option(1.0, "its width")
-    detach_reset: bool = _option(True, "take the reset as a constant in the backward pass")
+    detach_reset: bool = _option(True, "treat the reset as a constant in the backward pass")
     epochs: int = _option(16, "length of the training")
     batches: int = _option(30, "batches per epoch")
     batch: int = _option(20, "pairs per batch")

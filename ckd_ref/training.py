@@ -277,7 +277,7 @@ def check_finite(row: dict[str, float], run: TrainState, place: str) -> None:
     bad = [f"{name} = {value}" for name, value in row.items() if not np.isfinite(value)]
     if bad:
         raise FloatingPointError(
-            f"{place}: the loss is not finite any more ({', '.join(bad)}); {remedy}"
+            f"{place}: the loss is NaN or Inf ({', '.join(bad)}); {remedy}"
         )
     arrays = {f"parameter {name}": array for name, array in run.params.items()}
     arrays |= {f"statistic {name}": array for name, array in run.state.items()}
@@ -285,7 +285,7 @@ def check_finite(row: dict[str, float], run: TrainState, place: str) -> None:
         arrays |= {f"gradient of {name}": first, f"squared gradient of {name}": second}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise FloatingPointError(f"{place}: the {name} is not finite any more; {remedy}")
+            raise FloatingPointError(f"{place}: the {name} is NaN or Inf; {remedy}")
 
 
 def _accuracy(logits, labels):

@@ -165,7 +165,7 @@ def estimate(
     with _opened(source) as data:
         rows += student_rows(measured, config, data)
         memory["the student"] = student_memory(measured, config, data)
-    return _table(rows, memory, measured, config)
+    return _table(rows, memory, measured)
 
 
 def student_rows(
@@ -330,7 +330,7 @@ def _peak_bytes():
     return unit * sum(resource.getrusage(each).ru_maxrss for each in who)
 
 
-def _table(rows, memory, measured, config):
+def _table(rows, memory, measured):
     lines = ["| what | how many | each | in all |", "|---|---|---|---|"]
     for what, count, seconds in rows:
         if count:

@@ -132,7 +132,7 @@ def kept_teacher(
 
 
 def _train_teacher(path, data, seed, epochs, bar, stop):
-    """Train the small teacher, or go on where it was stopped, and write it."""
+    """Train the small teacher, or resume it, and write it."""
     if epochs < 1:
         raise ValueError(f"expected epochs of the teacher >= 1, got {epochs}")
     partial = path.with_suffix(".partial.h5")
