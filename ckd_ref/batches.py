@@ -185,6 +185,8 @@ def sample_pairs(
 
     Notes
     -----
+    Assumption: the paper does not say how pairs are drawn, here balanced over the classes.
+    Test: `test_pairs_are_balanced_over_classes_and_within`.
     Deviation: an image is drawn from those of its class with the end exclusive. Baseline: adds 1
     to the end in the torch.randint of train_epoch, main_transfer.py, and so can draw the first
     held-out image of the class. Test: `test_the_first_held_out_image_is_never_drawn`.
@@ -210,6 +212,9 @@ def _draw_of_class(label, wanted, rng):
 
 def replacement_mask(probability: float, uniforms: ndarray) -> ndarray:
     """Which samples of the static stream are replaced, given the probability of Eq. (8).
+
+    Assumption: every sample of a batch has its own draw, and one that equals the probability
+    replaces; the paper says neither. Test: `test_eq08_mask_equals_the_baselines`.
 
     Parameters
     ----------
@@ -293,9 +298,9 @@ def mix_recordings(
     """Mix recordings of a batch with each other, by `eventmix`.
 
     Assumption: partners are a random permutation of the batch, in which a recording can be its own;
-    it is mixed with probability 1/2, and then gives a share of its cells that is uniform in [0, 1]. Baseline: EventMix in
-    braincog/datasets/cut_mix.py draws the partner from all recordings; probability and share are
-    the defaults of main_transfer.py, which does not mix unless told to.
+    it is mixed with probability 1/2, and then gives a share of its cells that is uniform in [0, 1].
+    Baseline: EventMix in braincog/datasets/cut_mix.py draws the partner from all recordings;
+    probability and share are the defaults of main_transfer.py, which does not mix unless told to.
     Test: `test_eventmix_batches_have_the_shares_of_their_cells`.
 
     Parameters

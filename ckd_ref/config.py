@@ -95,6 +95,9 @@ class Config:
     main_transfer.py: batches of 120, as many as 90 % of N-Caltech101 and half of CEP-DVS fill,
     and a peak rate of 5e-3 * 120 / 1024.
     Test: `test_presets_are_the_papers_settings`.
+    Assumption: without a threshold the distillation ends after three quarters of the training; the
+    paper gives epochs for its own lengths alone.
+    Test: `test_eq10_distillation_ends_after_three_quarters_by_default`.
     Deviation: the paper has beta = 1 and compares itself with a baseline that was run with 0.5
     and another form of the total. Here both methods have beta = 1 and the paper's form, so that
     they differ in the teacher alone. Baseline: the command line in its README.

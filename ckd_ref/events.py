@@ -287,6 +287,8 @@ def resize_frames(frames: ndarray, size: int) -> ndarray:
     Output row i samples input row ``i (H - 1) / (size - 1)``; columns alike. Each output pixel
     is the weighted sum of the four input pixels around its sample.
 
+    Assumption: the paper says that frames are resized, not how. Test: `test_resize_golden`.
+
     Parameters
     ----------
     frames : (..., H, W, C) array of floats

@@ -87,6 +87,8 @@ def domain_alignment_loss(
     Assumption: ``y_i = y_j`` under the paper's CKA means that row b of both streams has the same
     class; rows are compared, not classes. Baseline: alike, in train_epoch of main_transfer.py.
     Test: `test_eq05_cka_is_symmetric_and_sees_the_pairing`.
+    Assumption: eps = 1e-7 in CKA's denominator, which Eq. (5) does not have.
+    Test: `test_eq07_golden_alignment_with_both_sums`.
 
     Parameters
     ----------
@@ -170,6 +172,8 @@ def ckd_loss(
     Assumption: the student's logits are averaged over time before they are compared with the
     teacher's; ``kd_per_step=True`` compares every step instead.
     Test: `test_eq11_golden_distillation_per_step_or_on_the_mean`.
+    Assumption: the teacher speaks of a pair's static image also where an event sample has replaced
+    it, on which the paper is silent. Test: `test_teacher_logits_are_those_of_the_image`.
 
     Parameters
     ----------

@@ -110,6 +110,8 @@ class VGGSNN:
     Assumption: theta of Eq. (6) starts at 1 and gets no weight decay, on which the paper is
     silent. Baseline: one coefficient of 1.0 per step, in the constructor of Transfer_VGG_SNN.
     Test: `test_number_of_parameters_of_the_paper`.
+    Assumption: filters and heads start as uniform numbers within 1 / sqrt(fan-in), on which the
+    paper is silent. Test: `test_initial_filters_and_heads_keep_to_their_bound`.
 
     Parameters
     ----------
