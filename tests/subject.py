@@ -70,10 +70,14 @@ def load(path):
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
-    if not any(hasattr(module, name) for name in NAMES):
+    found = {name: getattr(module, name) for name in NAMES if hasattr(module, name)}
+    if not found:
         raise ValueError(f"{path} defines none of {', '.join(NAMES)}")
+    for name, value in found.items():
+        if not callable(value) or inspect.isclass(value):
+            raise ValueError(f"{path}: expected {name} to be a function, got {value!r}")
     file = module
 
 

@@ -38,7 +38,7 @@ def test_steps_of_the_papers_training_are_counted_and_extrapolated():
         ("recordings to classify", 300 * 871, 0.5),
         ("checkpoints to save", 300, 2.0),
     ]
-    table = module._table(rows, {"the student": 2.5e10}, times, config)
+    table = module._table(rows, {"the student": 2.5e10}, times)
     in_all = (19500 * 12.2 + 261300 * 0.5 + 300 * 2) / 86400
     assert f"| in all | | | {in_all:.3g} days |" in table
     assert "| training steps, 120 pairs each | 19,500 | 12.2 s | 2.75 days |" in table

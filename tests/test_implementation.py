@@ -408,6 +408,8 @@ def test_one_equation_alone(reports):
 @pytest.mark.parametrize("text, message", [
     (None, "expected a Python file, got "),
     ("x = 1\n", "defines none of check_events, bin_events, "),
+    ("raise SystemExit('no GPU')\n", "SystemExit: no GPU"),
+    ("class kd_loss:\n    pass\n", "expected kd_loss to be a function, got <class "),
     ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
 ])
 def test_a_file_that_cannot_be_tested_is_refused(tmp_path, text, message):

@@ -213,6 +213,15 @@ def test_a_report_is_made_from_the_lines_alone(lines, tmp_path):
     assert report(tmp_path) == text and (tmp_path / "differences.png").read_bytes() == before
 
 
+def test_a_readme_that_is_no_report_is_not_replaced(lines, tmp_path):
+    (tmp_path / "a.toml").write_text('seeds = [0, 2]\n[data]\nset = "gone.h5"\n')
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match="README.md is no report; move it away"):
+        report(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_a_folder_without_sweeps_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected NAME.toml and NAME.jsonl"):
         report(tmp_path)

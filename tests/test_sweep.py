@@ -176,6 +176,10 @@ def test_files_of_a_spec_are_relative_to_it_and_embedded_sets_are_not(tmp_path):
     ("seeds = [0, 1\n", "a.toml"),
     ("seeds = [0, -1]\n[data]\na = 'b'", r"first seed >= 0 and 1 ... 10000 of them, got \[0, -1\]"),
     ("seeds = [0, 100000000000]\n[data]\na = 'b'", "1 ... 10000 of them"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[teachers]\nA = 'c'", "teachers of data that is named.*'A'"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[grid]\nseed = [7, 8]", "the seeds in seeds = .* alone"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[grid]\nrate = []", "at least one run, .*, got 0"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[[grid]]\nT = [2]\n[[grid]]\nT = [2, 3]", "every run once"),
     ("seeds = [-1, 2]\n[data]\na = 'b'", "first seed >= 0"),
     ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrate = 'fast'", "a.toml"),
 ])
@@ -321,7 +325,8 @@ def test_without_a_terminal_every_run_of_a_sweep_has_a_line(
 ):
     def line(job, *_):
         return {"data": job.data, "variant": job.variant, "seed": job.config.seed,
-                "config": dataclasses.asdict(job.config)}
+                "config": dataclasses.asdict(job.config), "described": "", "leaky": False,
+                "seconds": 1.0, "accuracy": [0.5]}
 
     monkeypatch.setattr(module, "run_job", line)
     lines = tmp_path / "lines.jsonl"
@@ -339,8 +344,17 @@ def test_a_torn_last_line_is_repeated_and_a_damaged_one_is_named(jobs, tmp_path,
     assert read_lines(lines) == [json.loads(whole.splitlines()[0])]
     sweep(jobs[:2], tmp_path / "runs", lines)
     assert len(read_lines(lines)) == 2
-    lines.write_text("{}\n" + whole)
-    with pytest.raises(FormatError, match="lines.jsonl, line 1: expected the JSON object of a run"):
+    good = json.loads(whole.splitlines()[0])
+    for spoilt in (
+        {}, [], good | {"accuracy": []}, good | {"accuracy": ["x"]}, good | {"accuracy": 0.5},
+        good | {"seconds": None}, good | {"leaky": "no"}, good | {"data": ["d"]},
+        {name: value for name, value in good.items() if name != "described"},
+    ):
+        lines.write_text(json.dumps(spoilt) + "\n" + whole)
+        with pytest.raises(FormatError, match="lines.jsonl, line 1: expected the JSON object of a"):
+            read_lines(lines)
+    lines.write_text(whole + whole)
+    with pytest.raises(FormatError, match="lines.jsonl, line 3: the run of a line before"):
         read_lines(lines)
 
 

@@ -115,7 +115,7 @@ def stand_in(monkeypatch):
 
 def student(folder, classes, seed=0, **changes):
     """A checkpoint of a network that has learned nothing."""
-    config = Config(method="snn", seed=seed, **SMALL | changes)
+    config = Config(method="snn", seed=seed, **SMALL | {"v_th": 0.01} | changes)
     folder.mkdir()
     run = TrainState.start(config.model(len(classes)), seed)
     save_checkpoint(folder / "checkpoint.h5", run, config, classes)
@@ -163,6 +163,14 @@ def test_what_cannot_be_drawn_ends_in_one_line(glyph_file, tmp_path, capsys, sta
         assert main(["tsne", *words]) == 2
         error = capsys.readouterr().err
         assert match in error and error.count("\n") == 1, error
+
+
+def test_features_that_are_all_the_same_are_refused(glyph_file, stand_in, tmp_path, capsys):
+    """Those of neurons that never fire: scikit-learn's t-SNE would crash."""
+    with open_paired(glyph_file) as data:
+        run = student(tmp_path / "silent", data.classes, v_th=1e6)
+    assert main(["tsne", str(glyph_file), run, "--out", str(tmp_path / "t.png")]) == 2
+    assert "silent: expected features that differ between recordings" in capsys.readouterr().err
 
 
 def test_too_few_recordings_are_refused(glyph_file, stand_in, tmp_path, monkeypatch):

@@ -245,7 +245,7 @@ def train_teacher(data, rng, epochs=8, batch=32, rate=5e-3):
     draw = lambda epoch, index: [rng.choice(pool, batch)]
     pool = np.flatnonzero(data["images/split"] < 2)
     params = init(rng, 3, data["images"].shape[1], data["classes"], ["teacher"])
-    *_, (_, params, running, _) = minimise(loss, draw, params, epochs, len(pool) // batch, rate)
+    *_, (_, params, running, _) = minimise(loss, draw, params, epochs, len(pool)//batch or 1, rate)
     return evaluate(params, data["images"][None], relu, "teacher", running)[0]
 
 def train(data, method, reading="paper", epochs=20, batches=12, batch=20, rate=5e-3, seed=0):

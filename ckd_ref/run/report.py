@@ -27,9 +27,12 @@ STEPS = {
 """What is compared on the ladder, by the variant in whose row it stands."""
 
 
-HEAD = """# Results
+MADE = "Made by `python -m ckd_ref report`"
+"""How a report is known."""
 
-Made by `python -m ckd_ref report` from the lines in this folder, one for each run; [the
+HEAD = f"""# Results
+
+{MADE} from the lines in this folder, one for each run; [the
 protocol](../protocol.md) came first. ± is a 95 % confidence interval over seeds, p is from a paired
 t-test; accuracies are final ones, in percent of the test recordings.
 
@@ -54,6 +57,11 @@ def report(folder: str | os.PathLike) -> str:
     text : str, Markdown
     """
     folder = pathlib.Path(folder)
+    readme = folder / "README.md"
+    if readme.exists() and MADE not in readme.read_text(encoding="utf-8", errors="replace"):
+        raise FileExistsError(
+            f"{readme} is no report; move it away, or give the sweeps a folder of their own"
+        )
     lines = read_folder(folder)
     text = report_text(folder, lines)
     found = [(label, values, *interval(values)) for label, values in all_differences(lines)]
@@ -63,7 +71,7 @@ def report(folder: str | os.PathLike) -> str:
             (data, cell, {label: interval(values) for label, values in steps.items()})
             for data, cell, steps in regimes
         ])
-    with atomic_write(folder / "README.md") as temporary:
+    with atomic_write(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
 

@@ -146,6 +146,10 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
             )
         variants = spec_variants(spec)
         cells = spec_cells(spec)
+        if unknown := set(spec.get("teachers", {})) - set(spec["data"]):
+            raise ValueError(f"expected teachers of data that is named, got {unknown}")
+        if any("seed" in own for own in (spec.get("options", {}), *variants.values(), *cells)):
+            raise ValueError("expected the seeds in seeds = [FIRST, COUNT] alone")
         jobs = []
         for seed, cell in itertools.product(range(first, first + count), cells):
             for (data, file), (variant, own) in itertools.product(
@@ -157,6 +161,8 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
                 file = file if file in glyphs.SETS else str(path.parent / file)
                 teacher = teacher and str(path.parent / teacher)
                 jobs.append(Job(data, file, f"{variant}{suffix}", config, teacher))
+        if not jobs or len({job.name for job in jobs}) < len(jobs):
+            raise ValueError(f"expected at least one run, and every run once, got {len(jobs)}")
         return jobs
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
@@ -379,18 +385,31 @@ def read_lines(path: str | os.PathLike | None) -> list[dict]:
     path = pathlib.Path(path)
     with open_file(path) as file:
         texts = file.read().decode("utf-8", "replace").split("\n")        # no JSON: told below
-    lines = []
+    lines: list[dict] = []
     for number, text in enumerate(texts[:-1], 1):
         try:
             line = json.loads(text)
-            key(line)
-            lines.append(line)
-        except (ValueError, KeyError, TypeError):
+            _check_line(line)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise FormatError(
                 f"{path}, line {number}: expected the JSON object of a run; remove the line, and "
                 "the sweep repeats it"
             ) from None
+        if key(line) in map(key, lines):
+            raise FormatError(f"{path}, line {number}: the run of a line before; remove one")
+        lines.append(line)
     return lines
+
+
+def _check_line(line):
+    """Raise an error of any kind unless a line has all that is read of it."""
+    key(line)
+    strings, accuracy = [line[name] for name in ("data", "variant", "described")], line["accuracy"]
+    whole = type(line["seed"]) is int and type(line["leaky"]) is bool and line["seconds"] >= 0
+    if not (whole and all(map(str.isprintable, strings)) and accuracy):
+        raise ValueError
+    if not all(0 <= share <= 1 for share in accuracy):
+        raise ValueError
 
 
 @contextlib.contextmanager

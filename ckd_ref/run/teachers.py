@@ -27,7 +27,10 @@ from .checkpoint import check_same, load_latest, save_checkpoint
 from .progress import Progress
 
 
-def save_teacher(path: str | os.PathLike, teacher: TrainedTeacher, classes: Sequence[str]) -> None:
+def save_teacher(
+    path: str | os.PathLike, teacher: TrainedTeacher, classes: Sequence[str],
+    data_set: str | None = None,
+) -> None:
     """Write a trained teacher's network and its class names to an HDF5 file.
 
     Parameters
@@ -36,9 +39,13 @@ def save_teacher(path: str | os.PathLike, teacher: TrainedTeacher, classes: Sequ
     teacher : TrainedTeacher
     classes : sequence of str
         K names, in the order of its outputs.
+    data_set : str, optional
+        `PairedData.digest` of what it was trained on, for `kept_teacher`.
     """
     with atomic_hdf5(path) as file:
         _write_classes(file, classes)
+        if data_set:
+            hdf5.write(file, "data set", np.frombuffer(data_set.encode(), np.uint8))
         for group in ("params", "state"):
             for name, array in getattr(teacher, group).items():
                 hdf5.write(file, f"{group}/{name}", array)
@@ -116,7 +123,7 @@ def kept_teacher(
     ValueError
         No epochs, or images that are too small.
     FormatError
-        As `load_teacher`; or a training that was begun with other data.
+        As `load_teacher`; or a training that was begun or finished with other data.
     KeyboardInterrupt
         Stopped; completed work is saved.
     """
@@ -128,6 +135,11 @@ def kept_teacher(
             if not path.exists():                              # the other one may have written it
                 bar = {"label": label, "shown": progress, "position": bar_position}
                 _train_teacher(path, data, seed, epochs, bar, stop)
+    with error_context(path, "delete it"), hdf5.open_checked(path) as file:
+        if "data set" in file:
+            trained = hdf5.dataset(file, "data set", np.uint8, ("bytes",))[()].tobytes()
+            if trained != data.digest().encode():
+                raise FormatError("a teacher of other data; name another folder, or delete it")
     return load_teacher(path, data)
 
 
@@ -158,7 +170,8 @@ def _train_teacher(path, data, seed, epochs, bar, stop):
                 )
             if run.epoch > epoch:
                 shown.note(f"epoch {run.epoch} of {epochs}, loss {run.history[-1]['loss']:.3f}")
-    save_teacher(path, TrainedTeacher(net, run.params, run.state), data.classes)
+    teacher = TrainedTeacher(net, run.params, run.state)
+    save_teacher(path, teacher, data.classes, data.digest())
     for suffix in (".partial.h5", ".partial.previous.h5"):
         path.with_suffix(suffix).unlink(missing_ok=True)
 

@@ -82,7 +82,7 @@ def tsne(path: str | os.PathLike, data: PairedData, students: list[tuple]) -> st
     Raises
     ------
     FormatError
-        scikit-learn is missing, or there are too few recordings.
+        scikit-learn is missing, there are too few recordings, or they have the same features.
     """
     try:
         from sklearn.manifold import TSNE
@@ -106,6 +106,11 @@ def tsne(path: str | os.PathLike, data: PairedData, students: list[tuple]) -> st
     ]
     for name, net, run, config in students:
         features = mean_features(net, run, data.frames(test, config.T, config.size))
+        if not np.ptp(features, axis=0).any():                 # t-SNE would end in a crash
+            raise FormatError(
+                f"{name}: expected features that differ between recordings, got the same of all, "
+                "as of a network whose neurons are silent"
+            )
         silhouette = silhouette_score(features, labels)
         accuracy = neighbour_accuracy(features, labels)
         lines.append(f"| {name} | {silhouette:.3f} | {accuracy:.1%} |")
