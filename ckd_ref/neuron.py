@@ -59,7 +59,7 @@ def surrogate_grad(v: ndarray, surrogate: str = "triangle", width: float = 1.0) 
 def _check_neuron(tau, v_th):
     if not 0 <= tau <= 1:
         raise ValueError(f"expected a leak factor tau in [0, 1], got {tau!r}")
-    if np.isnan(v_th):
+    if np.any(np.isnan(v_th)):
         raise ValueError("expected a number as threshold v_th, got NaN, above which nothing fires")
 
 
