@@ -53,6 +53,9 @@ EQUATION_FILES = (
 )
 """The tests of the equations, in the order in which one builds on the other."""
 
+LONGEST = "test_survival.py", "test_tutorials.py", "test_implementation.py"
+"""Begun early, so that of two processes none is left with one of them at the end."""
+
 
 def equation(test):
     """The row of the table that a test belongs to, by its name; None for all others."""
@@ -112,7 +115,7 @@ def pytest_xdist_make_scheduler(config, log):
 def place(item):
     """Sorting key: shared helpers, Eqs. (1) to (4), classification, Eqs. (5) to (11), the rest."""
     if item.path.name not in EQUATION_FILES:
-        return 100, 0
+        return 100 + (item.path.name not in LONGEST), 0
     file = EQUATION_FILES.index(item.path.name)
     if file == 0:
         return 0, 0
