@@ -89,10 +89,10 @@ def parser(doc, test="a tenth", images="all others", events="all of these", sens
     return result
 
 
-def parse(arguments, argv, filmed=None):
+def parse(arguments, argv, filmed=lambda options: True):
     """Parse and validate the options of a `parser`.
 
-    `filmed` says of them whether the recordings filmed the images; by default they did.
+    `filmed` says of the options whether the recordings filmed the images.
     """
     options = arguments.parse_args(argv)
     test = options.test_per_class
@@ -106,9 +106,7 @@ def parse(arguments, argv, filmed=None):
         arguments.error(
             "expected counts, sizes and --workers of at least 1 and --seed of at least 0"
         )
-    if not (filmed is None or filmed(options)) or None in (images, events):
-        return options
-    if events > images:
+    if filmed(options) and None not in (images, events) and events > images:
         arguments.error(
             "expected --events-per-class <= --images-per-class: "
             "the training recordings film the first static images"

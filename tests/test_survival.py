@@ -24,6 +24,7 @@ from ckd_ref.events import FormatError
 from ckd_ref.run import session
 from ckd_ref.run.checkpoint import load_checkpoint, load_latest
 from ckd_ref.run.session import train
+from ckd_ref.run.sweep import LADDER
 from ckd_ref.run.teachers import save_logits
 
 resource = pytest.importorskip("resource", reason="needs POSIX: limits, signals, fork")
@@ -221,10 +222,8 @@ def test_a_second_ctrl_c_does_not_wait():
 def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
     path, data, tmp_path, whole, capsys, rng
 ):
-    """Of two methods. What is finished is read, but not for another teacher or other data."""
-    methods = "events", "ckd"
+    """What is finished is read from the folder, but not for another teacher or other data."""
     argv = ["compare", str(path), "--workers", "2", "--out", str(tmp_path), *FLAGS]
-    argv += ["--methods", ",".join(methods)]
     process = command(*argv, *SHORT)
     ckd = tmp_path / f"{path.stem}-ckd-seed0"
     wait_for(ckd / "checkpoint.h5", process)
@@ -236,12 +235,12 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
 
     assert main([*argv, *SHORT]) == 0
     table = capsys.readouterr().out
-    assert all(f"| {name} |" in table for name in methods) and "1 seed;" in table
+    assert all(f"| {name} |" in table for name in LADDER) and "1 seed;" in table
     assert (tmp_path / "table.md").read_text() in table
     for picture in ("curves.png", "samples.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert {child.name for child in tmp_path.iterdir() if child.is_dir()} == {
-        f"{path.stem}-{name}-seed0" for name in methods
+        f"{path.stem}-{name}-seed0" for name in LADDER
     }
     assert contents(ckd, ["checkpoint.h5"]) == contents(whole, ["checkpoint.h5"])
     teacher = tmp_path / f"{path.stem}-teacher-seed0-epochs1.h5"

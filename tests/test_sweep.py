@@ -347,7 +347,8 @@ def test_a_torn_last_line_is_repeated_and_a_damaged_one_is_named(jobs, tmp_path,
     good = json.loads(whole.splitlines()[0])
     for spoilt in (
         {}, [], good | {"accuracy": []}, good | {"accuracy": ["x"]}, good | {"accuracy": 0.5},
-        good | {"seconds": None}, good | {"leaky": "no"}, good | {"data": ["d"]},
+        good | {"accuracy": [1.5]}, good | {"seconds": -1}, good | {"seconds": None},
+        good | {"leaky": "no"}, good | {"data": ["d"]},
         {name: value for name, value in good.items() if name != "described"},
     ):
         lines.write_text(json.dumps(spoilt) + "\n" + whole)

@@ -385,25 +385,25 @@ def read_lines(path: str | os.PathLike | None) -> list[dict]:
     path = pathlib.Path(path)
     with open_file(path) as file:
         texts = file.read().decode("utf-8", "replace").split("\n")        # no JSON: told below
-    lines: list[dict] = []
+    lines: dict = {}                                           # by what identifies them
     for number, text in enumerate(texts[:-1], 1):
         try:
             line = json.loads(text)
             _check_line(line)
+            run = key(line)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise FormatError(
                 f"{path}, line {number}: expected the JSON object of a run; remove the line, and "
                 "the sweep repeats it"
             ) from None
-        if key(line) in map(key, lines):
+        if run in lines:
             raise FormatError(f"{path}, line {number}: the run of a line before; remove one")
-        lines.append(line)
-    return lines
+        lines[run] = line
+    return list(lines.values())
 
 
 def _check_line(line):
-    """Raise an error of any kind unless a line has all that is read of it."""
-    key(line)
+    """Raise an error of any kind unless a line has all that is read of it beside its `key`."""
     strings, accuracy = [line[name] for name in ("data", "variant", "described")], line["accuracy"]
     whole = type(line["seed"]) is int and type(line["leaky"]) is bool and line["seconds"] >= 0
     if not (whole and all(map(str.isprintable, strings)) and accuracy):
