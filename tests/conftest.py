@@ -79,6 +79,11 @@ def pytest_configure(config):
             raise pytest.UsageError(f"--implementation: {error}") from None
 
 
+def pytest_make_parametrize_id(val):
+    """Bytes are no name: those of a compressed file hold the time, and processes have to agree."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 def pytest_report_header(config):
     if config.option.implementation:
         names = [name for name in subject.NAMES if hasattr(subject.file, name)]

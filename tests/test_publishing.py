@@ -2,8 +2,11 @@
 
 import datetime
 import importlib
+import os
 import pathlib
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -45,6 +48,17 @@ def test_ci_installs_and_runs_every_linter():
     assert 'pip install --quiet ".[lint]"' in commands
     for requirement in PROJECT["project"]["optional-dependencies"]["lint"]:
         assert f"\n.lint/bin/{requirement.split()[0]}" in commands, requirement
+
+
+def test_every_process_gives_the_tests_the_same_names(request):
+    """pytest-xdist ends a run whose processes differ, as by a time or an order of a set."""
+    other_time = "import sys, time, pytest; time.time = lambda: 1.7e9; sys.exit(pytest.main())"
+    run = subprocess.run(
+        [sys.executable, "-c", other_time, "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "7"}, text=True, capture_output=True,
+    )
+    names = {item.nodeid for item in request.session.items}
+    assert not names - set(run.stdout.splitlines()), "tests with other names in another process"
 
 
 def test_the_installed_command_is_the_command_line():
