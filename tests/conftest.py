@@ -211,20 +211,20 @@ def peak_memory(use):
         return int(status.read_text().split(f"{what}:")[1].split()[0])
 
     def measure():
-        # Freed memory of earlier tests would be used again unnoticed: return it first.
+        use()                                                  # loads the code that it runs
+        # Freed memory would be used again unnoticed: return it first.
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
             library.mallopt(-3, 2**17)                         # M_MMAP_THRESHOLD, its default
             library.malloc_trim(0)
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is what is there now
         before = kilobytes("VmRSS")
-        try:
-            use()
-        finally:
-            send.send(1024 * (kilobytes("VmHWM") - before))
+        use()
+        send.send(1024 * (kilobytes("VmHWM") - before))
 
     process = context.Process(target=measure)
     process.start()
+    send.close()                                               # the end of a failed call is noticed
     result = receive.recv()
     process.join()
     return result
