@@ -227,17 +227,23 @@ class ResidualStudent(Variant):
 
 
 class Half(torch.nn.Module):
-    """Half a residual block: batch norm, neurons, and a convolution."""
+    """Half a residual block: batch norm, neurons, and a convolution.
+
+    One of a single pixel leaves pixels out beforehand: with a stride, channels last, torch 2.13
+    ends in a segmentation fault (backward, processors with AVX-512).
+    """
 
     def __init__(self, C, K, side, stride):
         super().__init__()
         self.norm = torch.nn.BatchNorm2d(C)
+        self.step, stride = (stride, 1) if side == 1 else (1, stride)
         self.convolution = torch.nn.Conv2d(
             C, K, side, stride=stride, padding=side // 2, bias=False
         )
 
     def forward(self, x, neurons):
-        return self.convolution(neurons(self, self.norm(x)))
+        spikes = neurons(self, self.norm(x))
+        return self.convolution(spikes[..., ::self.step, ::self.step])
 
 
 def similarity(X, Y):
