@@ -337,7 +337,7 @@ def _evaluate(args):
         if not len(test):
             raise ValueError(f"{data.path}: expected recordings to test, got none")
         frames = data.frames(test, config.T, config.size)
-        predicted = classify(config.model(len(classes)), run, frames, config.batch)
+        predicted = classify(config.model(len(classes)), run, frames)
         right = predicted == data.event_label[test]
     batches = f" and {len(run.rows)} batches" if run.rows else ""
     print(f"{printable(args.checkpoint)}: {np.mean(right):.1%} of {len(test)} test recordings "

@@ -182,7 +182,7 @@ def distillation(config: Config, labels: ndarray) -> Callable[[ndarray, ndarray]
     }[config.distillation]
 
 
-def classify(net: Any, run: TrainState, frames: ndarray, batch: int = 20) -> ndarray:
+def classify(net: Any, run: TrainState, frames: ndarray, batch: int = 8) -> ndarray:
     """Classes of recordings, from events alone.
 
     Parameters
@@ -191,7 +191,7 @@ def classify(net: Any, run: TrainState, frames: ndarray, batch: int = 20) -> nda
         As for `train_step`.
     frames : (T, R, size, size, 2) array
     batch : int
-        How many recordings at a time.
+        How many recordings at a time: few, so that processes can have equal shares.
 
     Returns
     -------
@@ -243,7 +243,7 @@ def epochs(
             run.rows.append(row)
             if index < config.batches - 1:
                 yield row
-        classes = classify(net, run, test_frames, config.batch)
+        classes = classify(net, run, test_frames)
         accuracy = np.mean(classes == test_labels)
         run.history.append({
             "epoch": epoch,

@@ -152,6 +152,22 @@ def test_a_wrong_twin_is_caught(monkeypatch, name, wrong):
         assert_bit_identical(by(SINGLE, config), reference)
 
 
+def test_two_processes_classify_equal_shares_of_sixteen_recordings():
+    """Each half, in the order of the recordings; here an answer is the number of a recording."""
+    class Recorded:
+        size = 2
+
+        def call(self, _, parts):
+            self.shares = [part[-1] for part in parts]
+            return [[frames[0] for frames in share] for share in self.shares]
+
+    group = Recorded()
+    run = training.TrainState.start(Config(**SMALL).model(CLASSES), 0)
+    classes = parallel.classify(group, None, run, np.arange(16)[None])
+    assert [sum(frames.shape[1] for frames in share) for share in group.shares] == [8, 8]
+    assert classes.tolist() == list(range(16)), "classes are not in the order of the recordings"
+
+
 @pytest.mark.parametrize("network, batch", [
     ("tiny", 1), ("tiny", 4), ("tiny", 8), ("full", 1), ("full", 4), ("full", 8),
     ("tiny_resnet", 4),

@@ -242,7 +242,7 @@ def measure(
 
         batches = epochs(net, run, sampler, frames, data.event_label[test], few, train_step)
         steps = [_timed(lambda: next(batches))[0] for _ in range(1 + STEPS)]
-        classify, _ = _timed(lambda: parallel.classify(group, net, run, frames, config.batch))
+        classify, _ = _timed(lambda: parallel.classify(group, net, run, frames))
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "checkpoint.h5")
             save, _ = _timed(lambda: save_checkpoint(path, run, config, data.classes, {}))

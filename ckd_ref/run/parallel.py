@@ -68,7 +68,7 @@ def _gradients(group, net, params, frames, batch, config, gamma):
     return passes, row, grad_theta
 
 
-def classify(group, net, run, frames, batch=20):
+def classify(group, net, run, frames, batch=8):
     """See `training.classify`; `group` is a `ProcessGroup`."""
     batches = [frames[:, i:i + batch] for i in range(0, frames.shape[1], batch)]
     parts = [(net, run.params, run.state, batches[rank::group.size]) for rank in range(group.size)]
