@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from .config import ASSUMED, PRESETS, PUBLISHED, Config
+from .config import ASSUMED, METHODS_OF, PRESETS, PUBLISHED, Config
 from .data.errors import PROBLEMS, in_words, printable
 from .data.glyphs import SETS
 from .data.paired import open_paired
@@ -224,7 +224,7 @@ def _compare(args):
 
     names = args.methods.split(",") if args.methods else list(LADDER)
     variants = spec_variants({"variants": names})
-    _check_teacher(args, {variant["method"] for variant in variants.values()})
+    _check_options(args, {variant["method"] for variant in variants.values()})
     if args.data in SETS:
         size = SETS[args.data].size
     else:
@@ -270,7 +270,7 @@ def _train(args):
     given_file(args.data, "the first argument", "data")
     with open_paired(args.data) as data:
         config = _config(args, size=data.image_size)
-        _check_teacher(args, {config.method})
+        _check_options(args, {config.method})
         check_run(data, config)                                # before a teacher is trained
         teacher = _teacher(args, data, config.seed) if config.method == "ckd" else None
         run = train(
@@ -293,20 +293,21 @@ def _estimate(args):
         config = _config(args)
         shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
         source = dataclasses.replace(shape, image_size=config.size)
-    _check_teacher(args, {config.method})
+    _check_options(args, {config.method})
     print("timing a few steps, which can take minutes for a large network", file=sys.stderr)
     print(estimate(
         source, config, args.teacher, args.processes, args.teacher_epochs or EPOCHS
     ))
 
 
-def _check_teacher(args, methods):
-    """Refuse what is said of a teacher where it would change nothing."""
-    for name in ("teacher", "teacher_epochs"):
-        if getattr(args, name) and "ckd" not in methods:
+def _check_options(args, methods):
+    """Refuse an option where it would change nothing, and a teacher that is none."""
+    of_teacher = dict.fromkeys(("teacher", "teacher_epochs"), ("ckd",))
+    for name, users in (METHODS_OF | of_teacher).items():
+        if getattr(args, name, None) is not None and methods.isdisjoint(users):
             raise ValueError(
-                f"--{name.replace('_', '-')} is for ckd, which learns from a teacher, "
-                f"got the methods {', '.join(sorted(methods))}; leave it out"
+                f"--{name.replace('_', '-')} is for {', '.join(users)}, "
+                f"got {', '.join(sorted(methods))}; leave it out"
             )
     if args.teacher and args.teacher_epochs:
         raise ValueError("--teacher-epochs is for a teacher trained here; leave --teacher out")

@@ -22,6 +22,15 @@ image, if the teacher is given as logits), or for the whole image; and three con
 of another image of the class, of an image of another class, and only the true class with the
 confidence that the teacher has on average."""
 
+METHODS_OF = {
+    **dict.fromkeys(("alpha", "beta", "reading"), ("transfer", "ckd")),
+    **dict.fromkeys((
+        "teaching", "distillation", "kd_weight", "kd_per_step", "temperature", "threshold", "slope",
+    ), ("ckd",)),
+    **dict.fromkeys(("lam", "target"), ("snn", "nda", "eventmix", "transfer", "ckd")),
+}
+"""The methods that an option changes, where it does not change all."""
+
 CHOICES = {
     "method": METHODS,
     "network": (*STAGES, *LAYERS),

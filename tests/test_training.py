@@ -18,7 +18,7 @@ from small import SMALL, fit
 import ckd_ref.batches
 from ckd_ref import training
 from ckd_ref.batches import Batch, BatchSampler
-from ckd_ref.config import DISTILLATIONS, EVENTS_ALONE, METHODS, Config
+from ckd_ref.config import DISTILLATIONS, EVENTS_ALONE, METHODS, METHODS_OF, Config
 from ckd_ref.distillation import dist_loss, dkd_loss, luminet_loss
 from ckd_ref.losses import ckd_loss, cross_entropy, kd_loss, tet_loss
 from ckd_ref.models import update_state
@@ -148,6 +148,27 @@ def test_every_distillation_of_the_configuration_is_used_as_it_is_named(rng):
             assert weighted == pytest.approx(0.5 * 0.8 * each, rel=1e-9), "kd_weight * gamma"
             values.append(row["kd"])
     assert len(set(values)) == len(values), "the options must differ"
+
+
+OTHER_VALUES = {
+    "alpha": 0.3, "beta": 0.3, "reading": "baseline", "teaching": "wrong", "distillation": "dkd",
+    "kd_weight": 0.3, "kd_per_step": True, "temperature": 2.0, "threshold": 0.0, "slope": 1.0,
+    "lam": 0.3, "target": 0.3,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_uses_the_options_that_are_said_to_be_its_own(method, glyph_data, random_logits):
+    """Another value of such an option gives other losses; of any other option, the same."""
+    def losses(**options):
+        run = fit(glyph_data, random_logits, method, epochs=1, T=2, **options)
+        return run.history[0]["loss"]
+
+    plain = losses()
+    for name, value in OTHER_VALUES.items():
+        used = losses(**{name: value}) != plain
+        assert used == (method in METHODS_OF[name]), f"{name}: used by {method}: {used}"
+    assert OTHER_VALUES.keys() == METHODS_OF.keys()
 
 
 def test_teacher_logits_are_not_used_by_transfer(glyph_data, random_logits):
