@@ -54,6 +54,8 @@ def main(argv=None):
     except PROBLEMS as error:
         said = in_words(error, "a smaller --network or --pixels")
         sys.exit(f"teacher_logits.py: {printable(said)}")
+    except KeyboardInterrupt:
+        sys.exit("teacher_logits.py: stopped, and nothing was written")
 
 
 def parse(argv):

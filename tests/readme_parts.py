@@ -159,8 +159,11 @@ def renewed(text):
     for name, make in PARTS.items():
         begin = f"<!-- {name}: made by tests/readme_parts.py -->\n"
         end = f"\n<!-- end of {name} -->"
-        before, _, rest = text.partition(begin)
-        text = before + begin + make() + end + rest.partition(end)[2]
+        before, begun, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (begun and ended):
+            raise ValueError(f"README.md: expected the marks {begin.strip()!r} and {end.strip()!r}")
+        text = before + begin + make() + end + after
     return text
 
 

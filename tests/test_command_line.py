@@ -81,7 +81,7 @@ def test_evaluation_repeats_the_logged_accuracy(glyph_file, tmp_path, capsys):
     ("evaluate {data} {data}", "the second argument is a data file: {data}; expected a checkpoint"),
     ("evaluate {data} {logits}", "the second argument is the logits of a teacher"),
     ("evaluate {data} {unfinished}", "the second argument is the unfinished training of a teacher"),
-    ("evaluate {data} {text}", "the second argument is no HDF5 file: {text}; expected a check"),
+    ("evaluate {data} {text}", "the second argument does not begin as an HDF5 file does: {text}"),
     ("train {data} --out {out} --teacher {text}", "teacher_logits.py makes one of an array"),
     ("evaluate {folder} {checkpoint}", "the first argument is a folder: {folder}"),
     ("evaluate {data} {folder}", "expected a checkpoint, perhaps {checkpoint}"),

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from readme_parts import MARK, documented, marks, renewed
+from readme_parts import MARK, PARTS, documented, marks, renewed
 
 from ckd_ref.__main__ import main
 from ckd_ref.config import CHOICES
@@ -40,6 +40,13 @@ def test_row_of_the_map(number, function, tests, file, tutorial):
 def test_parts_made_from_the_code_are_up_to_date():
     """Deviations and architecture; ``python tests/readme_parts.py --write`` renews them."""
     assert renewed(README) == README, "run python tests/readme_parts.py --write"
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_without_its_end_is_not_renewed(name):
+    """All text behind it would be lost."""
+    with pytest.raises(ValueError, match=f"<!-- end of {name} -->"):
+        renewed(README.replace(f"<!-- end of {name} -->", ""))
 
 
 @pytest.mark.parametrize("kind, where, text, baseline, test", list(marks()),

@@ -84,6 +84,18 @@ def test_too_little_memory_ends_in_one_line(script, path, tmp_path, monkeypatch,
 
 # Logits from a file
 
+def test_an_interrupt_ends_in_one_line_and_leaves_nothing(
+    script, path, tmp_path, monkeypatch, capsys
+):
+    def find(*names):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(script, "find", find)
+    before = set(tmp_path.iterdir())
+    error = refusal(script, capsys, path, tmp_path / "logits.h5")
+    assert error.strip() == "teacher_logits.py: stopped, and nothing was written"
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_logits_of_numpy_train_a_student(script, path, tmp_path, rng, capsys):
     logits = rng.normal(size=(60, 3))
     np.save(tmp_path / "l.npy", logits)
