@@ -201,6 +201,20 @@ def test_a_report_has_the_map_as_table_and_picture(map_lines, tmp_path):
     assert (tmp_path / "regimes.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_grid_that_is_no_regime_has_a_table_of_its_cells(tmp_path):
+    """Each cell is compared with the first one."""
+    (tmp_path / "a.toml").write_text(
+        'seeds = [0, 2]\nvariants = ["ckd"]\n[data]\nset = "gone.h5"\n[grid]\nalpha = [1.0, 2.0]\n')
+    cells = [line(f"ckd-alpha-{alpha}", seed, 0.1 * alpha + noise)
+             for alpha in (2.0, 1.0) for seed, noise in enumerate((0.2, 0.3))]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in cells))
+    text = report(tmp_path)
+    assert "`python -m ckd_ref sweep a.toml --out OUT`" in text
+    rows = [row for row in text.splitlines() if row.startswith("| ckd-alpha")]
+    assert [row.split(" | ")[0] for row in rows] == ["| ckd-alpha-1.0", "| ckd-alpha-2.0"]
+    assert " ckd-alpha-2.0 - ckd-alpha-1.0: +10.0 " in rows[1]
+
+
 def test_a_report_is_made_from_the_lines_alone(lines, tmp_path):
     (tmp_path / "a.toml").write_text('title = "A"\nseeds = [0, 2]\n[data]\nset = "gone.h5"\n')
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))

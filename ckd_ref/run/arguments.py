@@ -71,7 +71,9 @@ def given_file(path, place, *kinds):
         if "spec" not in kinds and file.read(8) != hdf5.MAGIC:
             maker = "; data_tools/teacher_logits.py makes one of an array"
             hint = maker if "logits" in kinds else ""
-            raise FormatError(f"{place} does not begin as an HDF5 file does: {path}; expected {expected}{hint}")
+            raise FormatError(
+                f"{place} does not begin as an HDF5 file does: {path}; expected {expected}{hint}"
+            )
     came = kind(path)
     if came is not None and came not in kinds:
         raise FormatError(f"{place} is {KINDS[came]}: {path}; expected {expected}")

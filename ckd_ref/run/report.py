@@ -12,7 +12,7 @@ from scipy import stats
 from ..config import Config
 from ..data.files import atomic_write
 from . import plots
-from .sweep import LADDER, read_lines, spec_variants
+from .sweep import LADDER, read_lines, spec_runs
 
 SPREAD = 0.04
 """Standard deviation between seeds of the difference of two variants on the digits, from the
@@ -32,9 +32,9 @@ MADE = "Made by `python -m ckd_ref report`"
 
 HEAD = f"""# Results
 
-{MADE} from the lines in this folder, one for each run; [the
-protocol](../protocol.md) came first. ± is a 95 % confidence interval over seeds, p is from a paired
-t-test; accuracies are final ones, in percent of the test recordings.
+{MADE} from the lines in this folder, one for each run, which the
+commands below repeat. ± is a 95 % confidence interval over seeds, p is from a paired t-test;
+accuracies are final ones, in percent of the test recordings.
 
 ![Differences](differences.png)
 """
@@ -94,17 +94,18 @@ def _specs(folder):
 def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
     """A section for every sweep of a folder, one on leaky splits, one on regimes, in Markdown.
 
-    A sweep with a grid has no section of its own: its runs are in the map of regimes.
+    A sweep whose runs are all in the map of regimes has no section of its own.
     """
     sections, grids = [HEAD], []
+    mapped = {data for data, *_ in all_regimes(lines)}
     for path in _specs(folder):
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
-        command = f"`python -m ckd_ref sweep tutorials/results/{path.name} --out OUT`"
-        if "grid" in spec:
+        command = f"`python -m ckd_ref sweep {path.name} --out OUT`"
+        if _on_map(spec, mapped):
             grids.append(command)
             continue
         first, count = spec["seeds"]
-        shown = [*spec.get("beside", []), *spec_variants(spec)]
+        shown = [*spec.get("beside", []), *(name for name, _ in spec_runs(spec))]
         shown.sort(key=lambda name: [*LADDER, name].index(name))
         chosen = [
             line for line in lines
@@ -112,7 +113,8 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
             and first <= line["seed"] < first + count
         ]
         chosen.sort(key=lambda line: shown.index(line["variant"]))
-        table = variants_table(chosen, spec.get("reference"))
+        first_cell = shown[0] if "grid" in spec else None
+        table = variants_table(chosen, spec.get("reference", first_cell))
         sections.append(f"## {spec.get('title', path.stem)}\n\n{command}\n\n{table}")
     if leakage := leakage_table(lines):
         sections.append(f"## What a leaky split gives\n\n{leakage}")
@@ -121,6 +123,14 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
         sections.append(f"## Where the teacher begins to help\n\n{commands}\n\n"
                         f"![Map](regimes.png)\n\n{regimes}")
     return "\n".join(sections)
+
+
+def _on_map(spec, mapped):
+    """Whether all runs of a sweep are cells of the map of regimes of these data sets."""
+    grids = spec.get("grid", {})
+    grids = grids if isinstance(grids, list) else [grids]
+    varied = {name for grid in grids for name in grid}
+    return bool(varied) and varied <= set(REGIME) and mapped.issuperset(spec["data"])
 
 
 def interval(values: list[float]) -> tuple[float, float]:

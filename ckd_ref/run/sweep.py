@@ -144,23 +144,20 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
             raise ValueError(
                 f"expected a first seed >= 0 and 1 ... {MOST_SEEDS} of them, got [{first}, {count}]"
             )
-        variants = spec_variants(spec)
-        cells = spec_cells(spec)
+        runs = spec_runs(spec)
         if unknown := set(spec.get("teachers", {})) - set(spec["data"]):
             raise ValueError(f"expected teachers of data that is named, got {unknown}")
-        if any("seed" in own for own in (spec.get("options", {}), *variants.values(), *cells)):
+        if any("seed" in own for own in (spec.get("options", {}), *(own for _, own in runs))):
             raise ValueError("expected the seeds in seeds = [FIRST, COUNT] alone")
         jobs = []
-        for seed, cell in itertools.product(range(first, first + count), cells):
-            for (data, file), (variant, own) in itertools.product(
-                spec["data"].items(), variants.items()
-            ):
-                config = Config(**spec.get("options", {}) | cell | own | {"seed": seed})
-                teacher = spec.get("teachers", {}).get(data)
-                suffix = "".join(f"-{name}-{value}" for name, value in cell.items())
-                file = file if file in glyphs.SETS else str(path.parent / file)
-                teacher = teacher and str(path.parent / teacher)
-                jobs.append(Job(data, file, f"{variant}{suffix}", config, teacher))
+        for seed, (data, file), (variant, own) in itertools.product(
+            range(first, first + count), spec["data"].items(), runs
+        ):
+            config = Config(**spec.get("options", {}) | own | {"seed": seed})
+            teacher = spec.get("teachers", {}).get(data)
+            file = file if file in glyphs.SETS else str(path.parent / file)
+            teacher = teacher and str(path.parent / teacher)
+            jobs.append(Job(data, file, variant, config, teacher))
         if not jobs or len({job.name for job in jobs}) < len(jobs):
             raise ValueError(f"expected at least one run, and every run once, got {len(jobs)}")
         return jobs
@@ -183,13 +180,18 @@ def spec_variants(spec: dict) -> dict[str, dict]:
     return variants
 
 
-def spec_cells(spec: dict) -> list[dict]:
-    """Options of each cell of a spec's grids, one empty cell if there is no grid."""
+def spec_runs(spec: dict) -> list[tuple[str, dict]]:
+    """Name and options of every variant of a spec in every cell of its grids."""
     grids = spec.get("grid", {})
     grids = grids if isinstance(grids, list) else [grids]
-    return [
-        dict(zip(grid, values)) for grid in grids for values in itertools.product(*grid.values())
-    ]
+    found = []
+    for grid in grids:
+        for values in itertools.product(*grid.values()):
+            cell = dict(zip(grid, values))
+            suffix = "".join(f"-{name}-{value}" for name, value in cell.items())
+            for variant, own in spec_variants(spec).items():
+                found.append((f"{variant}{suffix}", cell | own))
+    return found
 
 
 def sweep(
