@@ -224,7 +224,7 @@ def uses_autograd(function):
     There a result that autograd does not trace has the gradient 0 and is tested as such.
     """
     modules = file, sys.modules.get(getattr(function, "__module__", None), file)
-    texts = [pathlib.Path(module.__file__).read_text() for module in modules]
+    texts = [pathlib.Path(module.__file__).read_text(encoding="utf-8") for module in modules]
     return any(re.search(r"^\s*(import|from) +autograd", text, re.MULTILINE) for text in texts)
 
 

@@ -90,7 +90,7 @@ def test_script_explains_itself_without_its_peers(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_readme_names_the_script(script):
-    assert f"python benchmarks/{script}" in (FOLDER / "README.md").read_text()
+    assert f"python benchmarks/{script}" in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def parameters(student):

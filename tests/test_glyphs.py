@@ -304,8 +304,23 @@ def test_the_cache_is_where_the_user_keeps_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert glyphs.cached(**TINY).parent == tmp_path / "ckd_ref"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "home")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     assert glyphs.cached(**TINY).parent == tmp_path / "home" / ".cache" / "ckd_ref"
+
+
+@pytest.mark.parametrize("home", ["file", "~"])
+def test_without_a_home_the_cache_is_asked_for(home, tmp_path, monkeypatch):
+    """A home that cannot be written, and a user without one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    home = home if home == "~" else str(tmp_path / home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, home)
+    with pytest.raises(PermissionError, match="can be written; set XDG_CACHE_HOME to another"):
+        glyphs.cached(**TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_unknown_name_is_refused(rng):

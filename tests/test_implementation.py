@@ -236,7 +236,7 @@ OTHERS = {
     "only_kd.py": ONLY_KD,
     "wrong_gradient.py": WRONG_GRADIENT,
     "no_surrogate.py": NO_SURROGATE,
-    "one_page.py": (TESTS.parent / "tutorials" / "ckd_in_one_file.py").read_text(),
+    "one_page.py": (TESTS.parent / "tutorials" / "ckd_in_one_file.py").read_text(encoding="utf-8"),
 }
 
 
@@ -293,7 +293,7 @@ def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("implementations")
     texts = OTHERS | {f"faults_{i}.py": source(faults) for i, faults in enumerate(FILES)}
     for name, text in texts.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     chosen = CHOSEN | {name: FIRST for name in texts if name.startswith("faults")}
     asked = [(str(folder / name), chosen.get(name, "")) for name in texts]
     process = start("-c", RUNNER, *itertools.chain(*asked))

@@ -16,7 +16,7 @@ import ckd_ref
 from ckd_ref.models import STAGES
 
 PATH = pathlib.Path(__file__).parents[1] / "tutorials" / "ckd_in_one_file.py"
-SOURCE = PATH.read_text()
+SOURCE = PATH.read_text(encoding="utf-8")
 T, B, SIZE, CLASSES = 3, 6, 16, 4
 
 CASES = [

@@ -44,7 +44,7 @@ def test_workflow_and_ci_run_the_test_command_of_the_readme():
 
 
 def test_ci_installs_and_runs_every_linter():
-    commands = (ROOT / ".ci/run").read_text()
+    commands = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert 'pip install --quiet ".[lint]"' in commands
     for requirement in PROJECT["project"]["optional-dependencies"]["lint"]:
         assert f"\n.lint/bin/{requirement.split()[0]}" in commands, requirement

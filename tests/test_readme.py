@@ -32,9 +32,9 @@ def test_row_of_the_map(number, function, tests, file, tutorial):
     """The function's docstring names the equation, the file has tests of it, so has a tutorial."""
     doc = dict(documented())[function]
     assert f"({number})" in doc or f"Eq. {number}" in doc, f"{function} must name its equation"
-    assert int(tests) == int(number) and f"def test_eq{tests}_" in (ROOT / file).read_text()
+    assert int(tests) == int(number) and f"def test_eq{tests}_" in (ROOT / file).read_text("utf-8")
     if tutorial:
-        assert f"({number})" in (ROOT / tutorial).read_text()
+        assert f"({number})" in (ROOT / tutorial).read_text("utf-8")
 
 
 def test_parts_made_from_the_code_are_up_to_date():

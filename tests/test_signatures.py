@@ -105,7 +105,7 @@ def test_every_public_function_has_type_hints():
 
 def test_a_type_checker_finds_every_public_name():
     """Names are loaded when they are used, which a type checker does not follow."""
-    assert STUB.read_text() == stub(), "run python tests/readme_parts.py --write"
+    assert STUB.read_text(encoding="utf-8") == stub(), "run python tests/readme_parts.py --write"
 
 
 def test_a_missing_hint_is_named():

@@ -236,7 +236,7 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
     assert main([*argv, *SHORT]) == 0
     table = capsys.readouterr().out
     assert all(f"| {name} |" in table for name in LADDER) and "1 seed;" in table
-    assert (tmp_path / "table.md").read_text() in table
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") in table
     for picture in ("curves.png", "samples.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert {child.name for child in tmp_path.iterdir() if child.is_dir()} == {
@@ -253,7 +253,7 @@ def test_main_job_stops_on_ctrl_c_and_resumes_to_table_and_pictures(
     (tmp_path / "elsewhere").mkdir()
     argv[1] = str(build(tmp_path / "elsewhere" / path.name, seed=1))
     assert main([*argv, *SHORT]) == 2, "other data"
-    assert (tmp_path / "table.md").read_text() in table
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") in table
 
 
 def test_workers_end_with_a_killed_parent(path, tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -59,16 +60,16 @@ plt.savefig("pictures/line.png")
 def tutorial(tmp_path):
     """A sound tutorial with its picture, written by the script itself."""
     path = tmp_path / "01_sound.md"
-    path.write_text(SOUND)
+    path.write_text(SOUND, encoding="utf-8")
     runner.run(path, write=True)
     return path
 
 
 def change(path, old, new):
     """Replace `old` in the tutorial, and return the number of the line it begins in."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
     return text[:text.index(old)].count("\n") + 1
 
 
@@ -83,7 +84,7 @@ def test_tutorial_holds(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_installation_comes_before_the_first_block(path):
-    assert INSTALL in path.read_text().split("```")[0]
+    assert INSTALL in path.read_text(encoding="utf-8").split("```")[0]
 
 
 def test_what_is_a_tutorial():
@@ -93,7 +94,7 @@ def test_what_is_a_tutorial():
 
 
 def test_every_picture_is_shown_and_small():
-    texts = "".join(path.read_text() for path in [*FILES, ROOT / "README.md"])
+    texts = "".join(path.read_text(encoding="utf-8") for path in [*FILES, ROOT / "README.md"])
     shown = set(re.findall(r"\]\(\S*pictures/([^)]+)\)", texts))
     files = list((TUTORIALS / "pictures").iterdir())
     assert {file.name for file in files} == shown
@@ -101,11 +102,11 @@ def test_every_picture_is_shown_and_small():
 
 
 def test_writing_makes_a_tutorial_hold_and_is_idempotent(tutorial):
-    text = tutorial.read_text()
+    text = tutorial.read_text(encoding="utf-8")
     assert ") -> ndarray:\n    return tau * u * (1 - s) + current\n" in text, "lif_step, as it is"
     runner.run(tutorial)
     runner.run(tutorial, write=True)
-    assert tutorial.read_text() == text
+    assert tutorial.read_text(encoding="utf-8") == text
 
 
 def test_a_drifted_output_is_caught(tutorial):
@@ -174,10 +175,10 @@ def test_a_picture_not_both_saved_and_shown_is_caught(tutorial, old, new, place)
 ])
 def test_a_raising_block_is_caught_and_nothing_is_written(tutorial, code, message, write):
     line = change(tutorial, 'print("done")', code)
-    text = tutorial.read_text()
+    text = tutorial.read_text(encoding="utf-8")
     with fails(tutorial, line, message):
         runner.run(tutorial, write)
-    assert tutorial.read_text() == text
+    assert tutorial.read_text(encoding="utf-8") == text
 
 
 def test_a_picture_drawn_into_an_earlier_figure_is_caught(tutorial):
@@ -191,14 +192,13 @@ def test_a_picture_drawn_into_an_earlier_figure_is_caught(tutorial):
 def test_blocks_run_when_pasted_into_a_session_in_the_folder(tmp_path):
     """Without the script: the same printed text and, from the folder's style, the same picture."""
     path = tmp_path / "01_pasted.md"
-    path.write_text(SOUND)
+    path.write_text(SOUND, encoding="utf-8")
     runner.run(path, write=True)
     session = tmp_path / "tutorials"
     (session / "pictures").mkdir(parents=True)
-    (session / "matplotlibrc").write_text((TUTORIALS / "matplotlibrc").read_text())
-    blocks = [
-        match["code"] for match in runner.BLOCK.finditer(path.read_text()) if not match["source"]
-    ]
+    shutil.copy(TUTORIALS / "matplotlibrc", session)
+    text = path.read_text(encoding="utf-8")
+    blocks = [match["code"] for match in runner.BLOCK.finditer(text) if not match["source"]]
     printed = subprocess.run(
         [sys.executable, "-"], input="\n".join(blocks), text=True, check=True, cwd=session,
         stdout=subprocess.PIPE, env=os.environ | {"MPLBACKEND": "Agg", "MATPLOTLIBRC": ""},
@@ -213,12 +213,12 @@ def test_show_tells_what_is_different_and_changes_nothing(tutorial, tmp_path, mo
     runner.show(tutorial)
     assert capsys.readouterr().out.startswith("01_sound.md: as written")
     change(tutorial, "a = 1\n", "a = 5\n")
-    text = tutorial.read_text()
+    text = tutorial.read_text(encoding="utf-8")
     runner.show(tutorial)
     out = capsys.readouterr().out
     assert "\n-a is 1\n+a is 5\n" in out and "-done" not in out
     assert pathlib.Path(re.search("pictures in (.*)", out)[1], "line.png").is_file()
-    assert tutorial.read_text() == text
+    assert tutorial.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("options, text", [([], "01_sound.md holds"), (["--show"], "as written")])
@@ -263,7 +263,7 @@ def notebooks():
 
 def test_a_notebook_has_the_cells_in_order(tutorial, notebooks):
     math = "\n```math\nx < \\frac{1}{2} \\tag{1}\n```\n\n[next](02_next.md), [map](../README.md)\n"
-    tutorial.write_text(tutorial.read_text() + math)
+    tutorial.write_text(tutorial.read_text(encoding="utf-8") + math, encoding="utf-8")
     notebook = notebooks.convert(tutorial, tutorial.parent / "some" / "folder")
     assert [cell.source for cell in notebook.cells] == [
         "# A tutorial of every kind of block",
@@ -282,7 +282,7 @@ def test_a_notebook_has_the_cells_in_order(tutorial, notebooks):
 def test_notebook_of_a_tutorial(path, notebooks, tmp_path):
     text = "".join(cell.source for cell in notebooks.convert(path, tmp_path).cells)
     assert "```math" not in text and "<!--" not in text and text.count("$$") % 2 == 0
-    assert path.read_text().count("```math") == text.count("$$") // 2
+    assert path.read_text(encoding="utf-8").count("```math") == text.count("$$") // 2
 
 
 def test_a_notebook_runs_and_prints_and_draws_what_it_says(notebooks, tmp_path, monkeypatch):
@@ -354,7 +354,7 @@ def test_mathematics_of_the_book_is_mathml(book):
         text = book[f"{path.stem}.html"]
         text = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", text, flags=re.DOTALL)
         assert not re.search(r"\\[a-z]{2,}|\$", text), path.name
-        equations = path.read_text().count("```math")
+        equations = path.read_text(encoding="utf-8").count("```math")
         assert text.count('<div class="formula"><math') == equations
     assert "<span>(3)</span></div>" in book["02_lif_neuron.html"]
 

@@ -7,6 +7,7 @@ categories of Caltech101.
 """
 
 import colorsys
+import contextlib
 import functools
 import math
 import os
@@ -399,7 +400,7 @@ def cached(
         chosen, seed, teacher, static, events, test, size
     )
     if folder is None:
-        caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         folder = pathlib.Path(caches, "ckd_ref")
     settings = CACHE_VERSION, chosen.characters, SHAPES, difficulty, Camera(), Saccades()
     checksum = zlib.crc32(repr(settings).encode())
@@ -409,12 +410,24 @@ def cached(
     )
     path = pathlib.Path(folder, name)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with locked(path, wait=True):
             if not path.exists():  # another process may have built it meanwhile
                 build(path, seed, teacher, static, events, test, size, difficulty, progress,
                       characters)
     return path
+
+
+def _make_folder(folder):
+    at_home = not str(folder).startswith("~")                  # else there is no home
+    if at_home:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    if not (at_home and os.access(folder, os.W_OK | os.X_OK)):
+        raise PermissionError(
+            f"pictures of the embedded sets are kept in {folder}, where nothing can be written; "
+            "set XDG_CACHE_HOME to another folder"
+        )
 
 
 def _chosen(characters):

@@ -138,10 +138,10 @@ def interval(values: list[float]) -> tuple[float, float]:
     n = len(values)
     if n == 0:
         return math.nan, math.nan
-    mean = sum(values) / n
+    mean = math.fsum(values) / n
     if n == 1:
         return mean, math.nan
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     return mean, float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
 
 
@@ -228,7 +228,7 @@ def _row(lines, data, variant, reference, variants):
     of_variant = [line for line in lines if line["variant"] == variant]
     values = [line["accuracy"][-1] for line in of_variant]
     best = [max(line["accuracy"]) for line in of_variant]
-    seconds = sum(line["seconds"] for line in of_variant) / len(of_variant)
+    seconds = math.fsum(line["seconds"] for line in of_variant) / len(of_variant)
     pair = (variant, reference) if reference else _step(variant, variants)
     shown = ""
     if pair and pair[0] != pair[1] and (values_of := difference(lines, data, *pair)):
