@@ -199,6 +199,13 @@ def golden_keys(group, pattern=""):
         return [name for name in file[group] if re.match(pattern, name)]
 
 
+def environment(**more):
+    """For a pytest that a test starts: without the user's own options and colours."""
+    users = "PYTEST_ADDOPTS", "FORCE_COLOR"
+    kept = {name: value for name, value in os.environ.items() if name not in users}
+    return kept | {"PY_COLORS": "0", "OPENBLAS_NUM_THREADS": "1"} | more
+
+
 def peak_memory(use):
     """By how many bytes a call raises the memory of its own process, C libraries included."""
     if sys.platform != "linux":

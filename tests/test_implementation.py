@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import subject
+from conftest import environment
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -273,10 +274,10 @@ must be found."""
 
 def start(*arguments):
     """Begin to run Python where it finds the tests and the package."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     return subprocess.Popen(
         [sys.executable, *arguments],
-        cwd=TESTS.parent, env=environment | dict(OPENBLAS_NUM_THREADS="1", COLUMNS="200"),
+        cwd=TESTS.parent, env=environment(PYTHONPATH=path, COLUMNS="200"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
 

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib
-import os
 import pathlib
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import tomllib
 
 import pytest
+from conftest import environment
 from release import RELATIVE, absolute
 
 import ckd_ref
@@ -55,7 +55,7 @@ def test_every_process_gives_the_tests_the_same_names(request):
     other_time = "import sys, time, pytest; time.time = lambda: 1.7e9; sys.exit(pytest.main())"
     run = subprocess.run(
         [sys.executable, "-c", other_time, "--collect-only", "-q", "-p", "no:cacheprovider"],
-        cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "7"}, text=True, capture_output=True,
+        cwd=ROOT, env=environment(PYTHONHASHSEED="7"), text=True, capture_output=True,
     )
     names = {item.nodeid for item in request.session.items}
     assert not names - set(run.stdout.splitlines()), "tests with other names in another process"

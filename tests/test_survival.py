@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(path, tmp_path, whole):
     process.send_signal(signal.SIGINT)
     code, message = finish(process)
     assert code == 130 and message.startswith("ckd_ref: stopped in epoch")
-    assert message.endswith("; resume with: python -m ckd_ref " + " ".join(map(str, argv)))
+    assert message.endswith("; resume with: python -m ckd_ref " + shlex.join(map(str, argv)))
     assert load_checkpoint(tmp_path / "checkpoint.h5")[0].epoch < SMALL["epochs"]
     assert finish(command(*argv))[0] == 0
     names = *SAME, "teacher-epochs1.h5", "curves.png"
