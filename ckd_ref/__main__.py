@@ -14,7 +14,7 @@ from .config import ASSUMED, METHODS_OF, PRESETS, PUBLISHED, Config
 from .data.errors import PROBLEMS, in_words, printable
 from .data.glyphs import SETS
 from .data.paired import open_paired
-from .run.arguments import given_file, nearest, output_folder, positive
+from .run.arguments import given_file, nearest, output_folder, positive, unused
 from .run.checkpoint import load_checkpoint
 from .run.preflight import check_run
 from .run.process_group import prepare_process
@@ -225,6 +225,9 @@ def _compare(args):
     names = args.methods.split(",") if args.methods else list(LADDER)
     variants = spec_variants({"variants": names})
     _check_options(args, {variant["method"] for variant in variants.values()})
+    for name in set.intersection(*map(set, variants.values())):
+        if hasattr(args, name):
+            raise ValueError(f"--{name} is set by {', '.join(variants)}; leave it out")
     if args.data in SETS:
         size = SETS[args.data].size
     else:
@@ -302,13 +305,9 @@ def _estimate(args):
 
 def _check_options(args, methods):
     """Refuse an option where it would change nothing, and a teacher that is none."""
-    of_teacher = dict.fromkeys(("teacher", "teacher_epochs"), ("ckd",))
-    for name, users in (METHODS_OF | of_teacher).items():
-        if getattr(args, name, None) is not None and methods.isdisjoint(users):
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for {', '.join(users)}, "
-                f"got {', '.join(sorted(methods))}; leave it out"
-            )
+    given = [name for name in METHODS_OF if getattr(args, name, None) is not None]
+    if found := unused(given, methods):
+        raise ValueError(f"--{found.replace('_', '-')}; leave it out")
     if args.teacher and args.teacher_epochs:
         raise ValueError("--teacher-epochs is for a teacher trained here; leave --teacher out")
     if args.teacher:

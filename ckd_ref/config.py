@@ -26,10 +26,11 @@ METHODS_OF = {
     **dict.fromkeys(("alpha", "beta", "reading"), ("transfer", "ckd")),
     **dict.fromkeys((
         "teaching", "distillation", "kd_weight", "kd_per_step", "temperature", "threshold", "slope",
+        "teacher", "teacher_epochs",
     ), ("ckd",)),
     **dict.fromkeys(("lam", "target"), ("snn", "nda", "eventmix", "transfer", "ckd")),
 }
-"""The methods that an option changes, where it does not change all."""
+"""The methods that an option changes, where it does not change all: of `Config`, or a teacher."""
 
 CHOICES = {
     "method": METHODS,

@@ -419,6 +419,8 @@ def _check_student(net, least):
         raise ValueError(
             f"expected at least 2 classes and T >= 1 time steps, got {net.classes} and {net.T}"
         )
+    if not 0 < net.width < math.inf:
+        raise ValueError(f"expected a finite width > 0, got {net.width!r}")
     if net.size < least or min(net.channels) < 1:
         raise ValueError(
             f"expected frames of at least {least} x {least} pixels and a channel in every "

@@ -5,6 +5,8 @@ NDA and EventMix change a batch, TKS and ETC its loss; the other rows of the tab
 recordings are flipped and rotated for every method.
 """
 
+import math
+
 import autograd.numpy as np
 from autograd.tracer import getval
 from numpy import ndarray
@@ -245,6 +247,9 @@ def flip_and_rotate(
         One draw per recording, the same for all T and C. Pixels move whole; what comes from
         outside is 0.
     """
+    if not 0 <= degrees < math.inf:
+        raise ValueError(f"expected degrees >= 0, got {degrees!r}")
+
     def draw(source):
         if flip:
             source = _flip_half(source, rng)

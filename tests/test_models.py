@@ -142,6 +142,13 @@ def assert_golden_forward(tiny):
         assert relative_error(after[name], values) < 1e-9, f"the running {name} differs"
 
 
+@pytest.mark.parametrize("network", [VGGSNN, SpikingResNet18])
+@pytest.mark.parametrize("width", [0.0, -1.0, np.nan, np.inf])
+def test_a_width_that_is_none_is_refused(network, width):
+    with pytest.raises(ValueError, match="expected a finite width > 0, got"):
+        network(3, width=width)
+
+
 def test_golden_forward(either_form):
     """Logits, features and the running statistics after both streams."""
     assert_golden_forward(either_form)

@@ -181,6 +181,8 @@ def test_files_of_a_spec_are_relative_to_it_and_embedded_sets_are_not(tmp_path):
     ("seeds = [0, 1]\n[data]\na = 'b'\n[grid]\nrate = []", "at least one run, .*, got 0"),
     ("seeds = [0, 1]\n[data]\na = 'b'\n[[grid]]\nT = [2]\n[[grid]]\nT = [2, 3]", "every run once"),
     ("seeds = [-1, 2]\n[data]\na = 'b'", "first seed >= 0"),
+    ("seeds = [0, 1]\nvariants = ['snn', 'tks']\n[data]\na = 'b'\n[grid]\ntemperature = [1, 2]",
+     "temperature is for ckd, got snn, tks"),
     ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrate = 'fast'", "a.toml"),
 ])
 def test_an_unusable_spec_is_refused_in_one_line(tmp_path, wrong, match, capsys):

@@ -374,6 +374,12 @@ def test_half_of_the_recordings_are_flipped_and_no_pixel_is_lost(rng):
     assert abs(flipped.mean() - 0.5) < 0.1
 
 
+@pytest.mark.parametrize("degrees", [-1.0, np.nan, np.inf])
+def test_an_angle_that_is_none_is_refused(degrees, rng):
+    with pytest.raises(ValueError, match="expected degrees >= 0, got"):
+        flip_and_rotate(numbered(2)[0], rng, degrees=degrees)
+
+
 def test_rotation_is_up_to_its_angle_to_either_side(monkeypatch, rng):
     drawn = []
     monkeypatch.setattr(table1, "_rotate", lambda source, angle: drawn.append(angle) or source)

@@ -328,12 +328,18 @@ def test_a_teacher_goes_on_with_its_own_data_alone(pool_data, glyph_data, tmp_pa
         kept_teacher(tmp_path / "t.h5", glyph_data, epochs=2, progress=False)
 
 
+def test_a_kept_teacher_of_another_seed_is_not_used(pool_data, uninterrupted, tmp_path):
+    (tmp_path / "t-epochs2.h5").write_bytes(uninterrupted)
+    with pytest.raises(FormatError, match="a teacher of other data or another seed; name another"):
+        kept_teacher(tmp_path / "t.h5", pool_data, seed=1, epochs=2, progress=False)
+
+
 def test_a_kept_teacher_of_other_data_is_not_used(pool_data, uninterrupted, tmp_path, monkeypatch):
     """It may have seen the images that are tested now."""
     (tmp_path / "t-epochs2.h5").write_bytes(uninterrupted)
     kept_teacher(tmp_path / "t.h5", pool_data, epochs=2, progress=False)
     monkeypatch.setattr(pool_data, "digest", lambda: "another")
-    with pytest.raises(FormatError, match="t-epochs2.h5: a teacher of other data; name another"):
+    with pytest.raises(FormatError, match="t-epochs2.h5: a teacher of other data or another seed"):
         kept_teacher(tmp_path / "t.h5", pool_data, epochs=2, progress=False)
     load_teacher(tmp_path / "t-epochs2.h5", pool_data)        # given by name, it may be of any
 

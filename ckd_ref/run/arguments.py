@@ -5,6 +5,7 @@ import difflib
 import os
 import pathlib
 
+from ..config import METHODS, METHODS_OF
 from ..data import hdf5
 from ..data.files import open_file
 from ..data.glyphs import SETS
@@ -102,3 +103,12 @@ def nearest(word, known):
     """Which of the known words was probably meant, or None."""
     meant = [SYNONYMS.get(word), *difflib.get_close_matches(word, known, n=1)]
     return next((candidate for candidate in meant if candidate in known), None)
+
+
+def unused(names, methods):
+    """What to say of the first of these options that changes none of these methods, if any."""
+    for name in names:
+        users = METHODS_OF.get(name, METHODS)
+        if methods.isdisjoint(users):
+            return f"{name} is for {', '.join(users)}, got {', '.join(sorted(methods))}"
+    return None

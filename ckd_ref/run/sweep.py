@@ -24,6 +24,7 @@ from ..data.files import locked, open_file, remove_leftovers
 from ..data.paired import IMAGE_SPLITS, PairedData, open_paired
 from ..events import FormatError
 from ..teacher import EPOCHS, untrained_teacher
+from .arguments import unused
 from .preflight import check_memory, check_run
 from .process_group import prepare_process
 from .progress import Progress
@@ -158,6 +159,10 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
             file = file if file in glyphs.SETS else str(path.parent / file)
             teacher = teacher and str(path.parent / teacher)
             jobs.append(Job(data, file, variant, config, teacher))
+        names = {name for options in (spec.get("options", {}), *(own for _, own in runs))
+                 for name in options}
+        if found := unused(sorted(names), {job.config.method for job in jobs}):
+            raise ValueError(found)
         if not jobs or len({job.name for job in jobs}) < len(jobs):
             raise ValueError(f"expected at least one run, and every run once, got {len(jobs)}")
         return jobs

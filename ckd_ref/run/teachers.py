@@ -40,7 +40,7 @@ def save_teacher(
     classes : sequence of str
         K names, in the order of its outputs.
     data_set : str, optional
-        `PairedData.digest` of what it was trained on, for `kept_teacher`.
+        What it was made of, for `kept_teacher`.
     """
     with atomic_hdf5(path) as file:
         _write_classes(file, classes)
@@ -138,9 +138,15 @@ def kept_teacher(
     with error_context(path, "delete it"), hdf5.open_checked(path) as file:
         if "data set" in file:
             trained = hdf5.dataset(file, "data set", np.uint8, ("bytes",))[()].tobytes()
-            if trained != data.digest().encode():
-                raise FormatError("a teacher of other data; name another folder, or delete it")
+            if trained != _made_of(data, seed).encode():
+                raise FormatError(
+                    "a teacher of other data or another seed; name another folder, or delete it"
+                )
     return load_teacher(path, data)
+
+
+def _made_of(data, seed):
+    return f"{data.digest()} seed {seed}"
 
 
 def _train_teacher(path, data, seed, epochs, bar, stop):
@@ -171,7 +177,7 @@ def _train_teacher(path, data, seed, epochs, bar, stop):
             if run.epoch > epoch:
                 shown.note(f"epoch {run.epoch} of {epochs}, loss {run.history[-1]['loss']:.3f}")
     teacher = TrainedTeacher(net, run.params, run.state)
-    save_teacher(path, teacher, data.classes, data.digest())
+    save_teacher(path, teacher, data.classes, _made_of(data, seed))
     for suffix in (".partial.h5", ".partial.previous.h5"):
         path.with_suffix(suffix).unlink(missing_ok=True)
 
