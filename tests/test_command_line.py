@@ -20,6 +20,12 @@ from ckd_ref.teacher import TrainedTeacher, untrained_teacher
 from ckd_ref.training import TrainState
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The present folder can be written: by default, results go there."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def files(glyph_file, tmp_path_factory):
     """Paths of one file of each kind, by name, and of some that are none."""

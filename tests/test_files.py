@@ -105,8 +105,8 @@ def test_lock_is_free_after_the_block_however_it_ends(tmp_path):
 
 def test_a_lock_can_be_waited_for(tmp_path):
     with held_elsewhere(tmp_path) as holder:
-        threading.Timer(0.2, holder.kill).start()
         start = time.monotonic()
+        threading.Timer(0.2, holder.kill).start()
         with locked(tmp_path, wait=True):
             assert time.monotonic() - start > 0.1
 

@@ -79,6 +79,12 @@ def test_presets_make_the_papers_networks():
 
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The present folder can be written: by default, results go there."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def configured(monkeypatch, glyph_file, tmp_path):
     """A function that gives the configuration with which a command would do its work."""
