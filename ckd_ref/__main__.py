@@ -207,7 +207,8 @@ def _config(args, **defaults):
     config = Config(**PRESETS[args.preset] | given)
     sources = {"published": PUBLISHED[args.preset], "assumed": ASSUMED[args.preset]}
     for source, options in sources.items():
-        _print_settings(f"{args.preset}, {source}", options.keys() - given.keys(), config)
+        used = {name for name in options if not unused(name, {config.method})}
+        _print_settings(f"{args.preset}, {source}", used - given.keys(), config)
     _print_settings("instead of its own or beside it", given, config)
     return config
 
@@ -222,12 +223,9 @@ def _compare(args):
     from .run.comparison import compare
     from .run.sweep import LADDER, spec_variants
 
-    names = args.methods.split(",") if args.methods else list(LADDER)
+    names = list(LADDER) if args.methods is None else args.methods.split(",")
     variants = spec_variants({"variants": names})
-    _check_options(args, {variant["method"] for variant in variants.values()})
-    for name in set.intersection(*map(set, variants.values())):
-        if hasattr(args, name):
-            raise ValueError(f"--{name} is set by {', '.join(variants)}; leave it out")
+    _check_options(args, list(variants.values()))
     if args.data in SETS:
         size = SETS[args.data].size
     else:
@@ -273,7 +271,7 @@ def _train(args):
     given_file(args.data, "the first argument", "data")
     with open_paired(args.data) as data:
         config = _config(args, size=data.image_size)
-        _check_options(args, {config.method})
+        _check_options(args, [{"method": config.method}])
         check_run(data, config)                                # before a teacher is trained
         teacher = _teacher(args, data, config.seed) if config.method == "ckd" else None
         run = train(
@@ -296,18 +294,23 @@ def _estimate(args):
         config = _config(args)
         shape = SHAPES.get(args.preset, SHAPES["paper-ncaltech101"])
         source = dataclasses.replace(shape, image_size=config.size)
-    _check_options(args, {config.method})
+    _check_options(args, [{"method": config.method}])
     print("timing a few steps, which can take minutes for a large network", file=sys.stderr)
     print(estimate(
         source, config, args.teacher, args.processes, args.teacher_epochs or EPOCHS
     ))
 
 
-def _check_options(args, methods):
-    """Refuse an option where it would change nothing, and a teacher that is none."""
-    given = [name for name in METHODS_OF if getattr(args, name, None) is not None]
-    if found := unused(given, methods):
-        raise ValueError(f"--{found.replace('_', '-')}; leave it out")
+def _check_options(args, runs):
+    """Refuse an option where it would change none of the runs, and a teacher that is none."""
+    for name in METHODS_OF:
+        if getattr(args, name, None) is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if found := unused(name, {run["method"] for run in runs}):
+            raise ValueError(f"{option} is for {found}; leave it out")
+        if unused(name, {run["method"] for run in runs if name not in run}):
+            raise ValueError(f"{option} is set by the runs themselves; leave it out")
     if args.teacher and args.teacher_epochs:
         raise ValueError("--teacher-epochs is for a teacher trained here; leave --teacher out")
     if args.teacher:

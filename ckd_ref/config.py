@@ -42,8 +42,10 @@ CHOICES = {
 }
 LEAST = {
     "T": 1, "epochs": 1, "batches": 1, "batch": 2, "warmup": 0, "padding": 0, "seed": 0,
-    "static_per_class": 1, "events_per_class": 1, "rotation": 0,
+    "static_per_class": 1, "events_per_class": 1, "rotation": 0, "decay": 0, "alpha": 0, "beta": 0,
+    "kd_weight": 0, "lam": 0,
 }
+MOST = {"lam": 1, "rotation": 180}
 POSITIVE = ("width", "rate", "temperature")
 KINDS = {
     bool: "True or False", int: "a whole number (int)", float: "a finite number (float or int)",
@@ -181,6 +183,9 @@ class Config:
             came = getattr(self, name)
             if came is not None and came < least:
                 raise ValueError(f"expected {name} >= {least}, got {came}")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"expected {name} <= {most}, got {getattr(self, name)}")
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")

@@ -136,6 +136,11 @@ def one_line_errors(program):
         sys.exit(f"{program}: stopped; repeat the command to resume with the finished parts")
 
 
+def bar(*args, **options):
+    """A bar of tqdm on a terminal; elsewhere, as in a file of a batch system, none."""
+    return tqdm(*args, **options | ({} if sys.stderr.isatty() else {"disable": True}))
+
+
 # The conversion
 
 def samples(pairs, pools, leaky):
@@ -193,12 +198,12 @@ def convert(options, classes, sensor_size, pairs, pools):
             PairedWriter(out, *form, names, options.leaky) as writer,
             in_processes(write_part, shards, options.workers) as finished,
             ctrl_c() as pressed,
-            tqdm(total=len(plan), desc=printable(out.name), unit="sample") as bar,
+            bar(total=len(plan), desc=printable(out.name), unit="sample") as shown,
         ):
             events = 0
             for (path, shard), _ in zip(shards, finished):
                 events += merge(path, shard, writer)
-                bar.update(len(shard))
+                shown.update(len(shard))
                 if pressed():  # inside h5py the exception itself might get lost
                     raise KeyboardInterrupt
         remove_parts(parts)

@@ -18,7 +18,6 @@ import sys
 import convert
 import pairing
 import recordings
-from tqdm import tqdm
 
 from ckd_ref.data.readers import read_whole
 from ckd_ref.events import UNITS, FormatError
@@ -134,9 +133,9 @@ def find_sensor_size(films, options):
     calls = [(path, options.unit) for paths in films.values() for path in paths.values()]
     with (
         convert.in_processes(recordings.extent, calls, options.workers) as extents,
-        tqdm(extents, "sensor size", len(calls), unit="recording") as bar,
+        convert.bar(extents, "sensor size", len(calls), unit="recording") as shown,
     ):
-        sizes = list(bar)
+        sizes = list(shown)
     H, W = (max(numbers) for numbers in zip(*sizes))
     print(
         f"folders.py: warning: the largest coordinates of the recordings make a sensor of {H} x "

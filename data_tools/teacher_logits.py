@@ -31,9 +31,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pairing
+from convert import bar
 from scipy.optimize import minimize
 from scipy.special import logsumexp
-from tqdm import tqdm
 
 from ckd_ref.color import rgb_to_hsv
 from ckd_ref.data.errors import PROBLEMS, error_context, in_words, printable
@@ -285,7 +285,7 @@ def find_pictures(folder, data):
 def apply(network, load, data, batch=32):
     """Apply a network to all images of the data as `load` gives them: (M, ...)."""
     positions = np.arange(len(data.image_label))
-    starts = tqdm(range(0, len(positions), batch), desc="network", unit="batch")
+    starts = bar(range(0, len(positions), batch), desc="network", unit="batch")
     return np.concatenate([network(load(positions[i:i + batch])) for i in starts])
 
 

@@ -181,7 +181,9 @@ def test_near_misses_get_a_hint(files, refused, words, told):
     ("train {data} --method tks --temperature 2", "--temperature is for ckd, got tks; leave it"),
     ("compare {data} --methods snn,etc --alpha 2", "--alpha is for transfer, ckd, got etc, snn"),
     ("train {data} --method etc --lam 0", "--lam is for snn, nda, eventmix, transfer, ckd, got"),
-    ("compare {data} --methods published --beta 2", "--beta is set by published; leave it out"),
+    ("compare {data} --methods published --beta 2", "--beta is set by the runs themselves"),
+    ("compare {data} --methods events,published --beta 9", "--beta is set by the runs"),
+    ("compare --methods ,", "expected variants among"),
     ("compare --seeds 1000000000", "expected 1 ... 10000 seeds"),
     ("compare --methods snn,tsk", "expected variants among"),
 ])

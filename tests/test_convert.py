@@ -122,13 +122,20 @@ def test_content_names_and_order(run):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files cannot have such characters")
-def test_the_name_of_the_output_cannot_command_the_terminal(run, tmp_path, capsys):
+def test_the_name_of_the_output_cannot_command_the_terminal(run, tmp_path, capsys, monkeypatch):
     """Neither in the closing line nor beside the progress bar."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     run(out=tmp_path / "out\x1b[2J\nfilm.py: done.h5")
     shown = capsys.readouterr()
     assert "out?[2J?film.py: done.h5: 2 classes" in shown.out
     assert "out?[2J?film.py: done.h5: " in shown.err
     assert "\x1b[2J" not in shown.out + shown.err
+
+
+def test_where_nobody_looks_there_is_no_bar(run, capsys):
+    run()
+    shown = capsys.readouterr()
+    assert shown.err == "" and "2 classes" in shown.out
 
 
 def test_the_leaky_split_shows_the_test_images_to_the_static_stream(run):

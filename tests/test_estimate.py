@@ -27,6 +27,12 @@ def measured(**values):
 # Arithmetic
 
 
+def test_the_pools_of_cepdvs_are_the_baselines():
+    """5,000 recordings to train on and 2,000 to test, of 20 classes."""
+    shape = SHAPES["paper-cepdvs"]
+    assert (shape.K, shape.train, shape.test) == (20, 5000, 2000)
+
+
 def test_steps_of_the_papers_training_are_counted_and_extrapolated():
     """8 pairs in 1.0 s and 16 in 1.8 s are 0.1 s per pair and 0.2 s: 12.2 s for 120."""
     config = Config(**PRESETS["paper-ncaltech101"])

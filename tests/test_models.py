@@ -696,5 +696,12 @@ def test_the_least_of_every_setting_is_allowed_and_less_is_not(name):
 def test_what_every_setting_must_at_least_be():
     assert LEAST == dict(
         T=1, epochs=1, batches=1, batch=2, warmup=0, padding=0, rotation=0, seed=0,
-        static_per_class=1, events_per_class=1,
+        static_per_class=1, events_per_class=1, decay=0, alpha=0, beta=0, kd_weight=0, lam=0,
     )
+
+
+@pytest.mark.parametrize("name, most", [("lam", 1), ("rotation", 180)])
+def test_what_a_setting_can_at_most_be(name, most):
+    assert getattr(Config(**{name: most}), name) == most
+    with pytest.raises(ValueError, match=f"expected {name} <= {most}, got {most + 1}"):
+        Config(**{name: most + 1})

@@ -381,9 +381,10 @@ def test_an_angle_that_is_none_is_refused(degrees, rng):
 
 
 def test_rotation_is_up_to_its_angle_to_either_side(monkeypatch, rng):
+    """By default up to 15 degrees."""
     drawn = []
     monkeypatch.setattr(table1, "_rotate", lambda source, angle: drawn.append(angle) or source)
-    flip_and_rotate(numbered(500)[0], rng, flip=False, degrees=15.0)
+    flip_and_rotate(numbered(500)[0], rng, flip=False)
     assert np.abs(np.histogram(drawn, 5, (-15, 15))[0] - 100).max() < 45, "all angles alike"
     assert len(drawn) == 500 and np.abs(drawn).max() <= 15
 

@@ -70,8 +70,11 @@ def test_logits_of_other_classes_are_refused(glyph_data, random_logits, tmp_path
         (lambda values: values * 1e300, "finite teacher"),
     ],
 )
-def test_unusable_logits_are_refused(glyph_data, random_logits, tmp_path, change, match):
-    with np.errstate(over="ignore"):
+def test_unusable_logits_are_refused(
+    glyph_data, random_logits, tmp_path, monkeypatch, change, match
+):
+    with np.errstate(over="ignore"), monkeypatch.context() as patch:
+        patch.setattr(teachers, "_usable", lambda *_: True)    # else they could not be written
         save_logits(tmp_path / "l.h5", change(random_logits.astype(np.float64)), glyph_data.classes)
     with pytest.raises(FormatError, match=f"l.h5: .*{match}"):
         load_logits(tmp_path / "l.h5", glyph_data)
@@ -328,6 +331,27 @@ def test_a_teacher_goes_on_with_its_own_data_alone(pool_data, glyph_data, tmp_pa
         kept_teacher(tmp_path / "t.h5", glyph_data, epochs=2, progress=False)
 
 
+@pytest.mark.parametrize("name, kept", [("t.h5", 8), ("t-epochs3.h5", 3)])
+def test_a_second_teacher_of_another_length_is_refused_before_it_is_trained(
+    pool_data, tmp_path, name, kept
+):
+    """The runs in this folder learn from the first."""
+    (tmp_path / name).touch()
+    (tmp_path / "t2-epochs5.h5").touch()                       # of another seed
+    with pytest.raises(FormatError, match=f"{name}: a teacher of {kept} epochs, in place of 2, is"):
+        kept_teacher(tmp_path / "t.h5", pool_data, epochs=2, progress=False)
+
+
+@pytest.mark.parametrize("logits, came", [
+    (np.zeros((3, 2)), r"shape \(3, 2\)"), (np.zeros(4), r"shape \(4,\)"),
+    (np.full((3, 4), np.nan), r"shape \(3, 4\) with NaN"), (np.zeros((3, 4), complex), "shape"),
+])
+def test_logits_that_could_not_be_read_are_not_written(tmp_path, logits, came):
+    with pytest.raises(ValueError, match=rf"a.h5: expected finite logits \(M, 4\).*{came}"):
+        save_logits(tmp_path / "a.h5", logits, ["a", "b", "c", "d"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_kept_teacher_of_another_seed_is_not_used(pool_data, uninterrupted, tmp_path):
     (tmp_path / "t-epochs2.h5").write_bytes(uninterrupted)
     with pytest.raises(FormatError, match="a teacher of other data or another seed; name another"):
@@ -344,7 +368,7 @@ def test_a_kept_teacher_of_other_data_is_not_used(pool_data, uninterrupted, tmp_
     load_teacher(tmp_path / "t-epochs2.h5", pool_data)        # given by name, it may be of any
 
 
-def test_a_kept_teacher_is_found_again_and_another_length_is_another(
+def test_a_kept_teacher_is_found_again_and_the_usual_one_is_trained_elsewhere(
     pool_data, uninterrupted, tmp_path, monkeypatch
 ):
     (tmp_path / "t.h5").write_bytes(uninterrupted)
@@ -353,9 +377,10 @@ def test_a_kept_teacher_is_found_again_and_another_length_is_another(
     images = pool_data.images([0, 1])
     said = kept_teacher(tmp_path / "t.h5", pool_data)(images)
     assert said.shape == (2, 2) and trained == []
-    with contextlib.suppress(OSError):
-        kept_teacher(tmp_path / "t.h5", pool_data, epochs=3)
-    assert trained == ["t-epochs3.h5"]
+    for name, epochs in (("other.h5", 3), ("other.h5", 8)):
+        with contextlib.suppress(OSError):
+            kept_teacher(tmp_path / name, pool_data, epochs=epochs)
+    assert trained == ["other-epochs3.h5", "other.h5"]
 
 
 def test_images_too_small_for_the_teacher_are_refused(monkeypatch):

@@ -83,6 +83,8 @@ def given_file(path, place, *kinds):
 
 def output_folder(text):
     """A folder that is there or can be made, and written to: a type for `argparse`."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, got an empty name")
     path = pathlib.Path(text)
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not nearest.is_dir():
@@ -101,14 +103,14 @@ def positive(text):
 
 def nearest(word, known):
     """Which of the known words was probably meant, or None."""
+    word = word.replace("_", "-")
     meant = [SYNONYMS.get(word), *difflib.get_close_matches(word, known, n=1)]
     return next((candidate for candidate in meant if candidate in known), None)
 
 
-def unused(names, methods):
-    """What to say of the first of these options that changes none of these methods, if any."""
-    for name in names:
-        users = METHODS_OF.get(name, METHODS)
-        if methods.isdisjoint(users):
-            return f"{name} is for {', '.join(users)}, got {', '.join(sorted(methods))}"
+def unused(name, methods):
+    """If an option changes none of these methods: those that it is for, and these."""
+    users = METHODS_OF.get(name, METHODS)
+    if methods.isdisjoint(users):
+        return f"{', '.join(users)}, got {', '.join(sorted(methods))}"
     return None

@@ -97,7 +97,7 @@ def differences(path, found):
         )
     axis.axvline(0, color="black", lw=0.8)
     axis.set_yticks(range(len(found)), [label for label, *_ in found], parse_math=False)
-    axis.set_ylim(len(found) - 0.5, -0.5)
+    axis.set_ylim(max(len(found), 1) - 0.5, -0.5)
     axis.set_xlabel("difference in final accuracy, points")
     axis.grid(alpha=0.3, axis="x")
     _save(figure, path)

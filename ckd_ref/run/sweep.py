@@ -161,8 +161,9 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
             jobs.append(Job(data, file, variant, config, teacher))
         names = {name for options in (spec.get("options", {}), *(own for _, own in runs))
                  for name in options}
-        if found := unused(sorted(names), {job.config.method for job in jobs}):
-            raise ValueError(found)
+        for name in sorted(names):
+            if found := unused(name, {job.config.method for job in jobs}):
+                raise ValueError(f"{name} is for {found}")
         if not jobs or len({job.name for job in jobs}) < len(jobs):
             raise ValueError(f"expected at least one run, and every run once, got {len(jobs)}")
         return jobs

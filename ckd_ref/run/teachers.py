@@ -1,8 +1,10 @@
 """A teacher, its network or its logits: trained, saved, and checked once when it enters."""
 
+import glob
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -127,10 +129,10 @@ def kept_teacher(
     KeyboardInterrupt
         Stopped; completed work is saved.
     """
-    path = pathlib.Path(path)
-    if epochs != EPOCHS:
-        path = path.with_stem(f"{path.stem}-epochs{epochs}")
+    usual = pathlib.Path(path)
+    path = usual if epochs == EPOCHS else usual.with_stem(f"{usual.stem}-epochs{epochs}")
     if not path.exists():
+        _check_only_teacher(usual, epochs)
         with locked(path, wait):
             if not path.exists():                              # the other one may have written it
                 bar = {"label": label, "shown": progress, "position": bar_position}
@@ -143,6 +145,18 @@ def kept_teacher(
                     "a teacher of other data or another seed; name another folder, or delete it"
                 )
     return load_teacher(path, data)
+
+
+def _check_only_teacher(usual, epochs):
+    """Refuse to train another teacher where one is kept: the runs beside it learn from that."""
+    for other in usual.parent.glob(f"{glob.escape(usual.stem)}*.h5"):
+        length = re.fullmatch(r"-epochs(\d+)\.h5", other.name.removeprefix(usual.stem))
+        kept = EPOCHS if other == usual else length and int(length[1])
+        if kept:
+            raise FormatError(
+                f"{other}: a teacher of {kept} epochs, in place of {epochs}, is kept here; "
+                "name another folder"
+            )
 
 
 def _made_of(data, seed):
@@ -238,7 +252,18 @@ def save_logits(path: str | os.PathLike, logits: ndarray, classes: Sequence[str]
         One row per image of the data set.
     classes : sequence of str
         K names, in the order of the columns.
+
+    Raises
+    ------
+    ValueError
+        Logits of another shape, complex ones, NaN or Inf.
     """
+    if np.ndim(logits) != 2 or not _usable(logits, (len(logits), len(classes))):
+        raise ValueError(
+            f"{path}: expected finite logits (M, {len(classes)}), a column for each class, "
+            f"got shape {np.shape(logits)}"
+            f"{' with NaN, Inf or too large numbers' if np.ndim(logits) == 2 else ''}"
+        )
     with atomic_hdf5(path) as file:
         hdf5.write(file, "logits", logits)
         _write_classes(file, classes)
