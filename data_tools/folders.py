@@ -178,6 +178,8 @@ def read_lists(paths):
         raise FormatError(
             f"{paths[0]}: {len(both)} names are in both lists: {pairing.shorten(both)}"
         )
+    if not any(lists.values()):
+        raise FormatError(f"{paths[0]}: expected names of recordings to train on and to test")
     return lists
 
 

@@ -407,7 +407,8 @@ def test_a_split_by_list_is_obeyed(folders, source, capsys):
     ("train\nant/no. 9\ntest\nant/no. 1\n", "1 names of --split have no recording: ant/no. 9"),
     ("train\nant/no. 0\ntest\n", "class ant: expected at least one .* in the list for the test"),
     ("train\ntest\nant/no. 0\n", "class ant: expected at least 2 pairs"),
-    ("train\ntest\n", "nothing in .* has its counterpart"),
+    ("train\ntest\n", "expected names of recordings to train on and to test"),
+    ("", "expected names of recordings to train on and to test"),
     (b"train\n\xff", "expected names in UTF-8"),
 ])
 def test_an_unusable_split_is_refused(folders, source, lists, message):
