@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -165,7 +166,7 @@ def teacher_epochs(
             run.rows.append({"loss": float(value)})
             if index < batches - 1:
                 yield run.rows[-1]["loss"]
-        mean = sum(row["loss"] for row in run.rows) / batches
+        mean = math.fsum(row["loss"] for row in run.rows) / batches
         last = run.rows[-1]["loss"]
         run.history.append({"epoch": epoch, "rate": now, "loss": mean})
         run.rng, run.epoch, run.rows = rng, epoch + 1, []

@@ -1,6 +1,7 @@
 """The method: one training step, a whole training, and classification from events alone."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -252,7 +253,8 @@ def epochs(
                 config.batches - 1, epoch, config.batches, config.epochs
             ),
             "gamma": gamma,
-            **{name: sum(row[name] for row in run.rows) / len(run.rows) for name in run.rows[0]},
+            **{name: math.fsum(row[name] for row in run.rows) / len(run.rows)
+               for name in run.rows[0]},
             "theta": [float(value) for value in run.params["theta"]],
             "accuracy_test": float(accuracy),
         })

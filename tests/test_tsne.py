@@ -13,7 +13,7 @@ from ckd_ref.config import Config
 from ckd_ref.data.paired import open_paired
 from ckd_ref.events import FormatError
 from ckd_ref.run.checkpoint import save_checkpoint
-from ckd_ref.run.tsne import mean_features, neighbour_accuracy, tsne
+from ckd_ref.run.tsne import PERPLEXITY, mean_features, neighbour_accuracy, tsne
 from ckd_ref.training import TrainState
 
 # Features and numbers
@@ -136,6 +136,7 @@ def test_one_panel_and_one_row_for_each_run(glyph_file, glyph_data, stand_in, tm
     for embedded, measured in zip(stand_in["TSNE"], stand_in["silhouette"]):
         assert embedded is measured, "the silhouette is one of the features"
     assert stand_in["settings"] == {"perplexity": 23 / 3, "random_state": 0}
+    assert PERPLEXITY == 30, "what scikit-learn has by default; fewer recordings allow less"
     assert stand_in["threads"] == 1, "several threads give another picture every time"
 
 
