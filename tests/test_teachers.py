@@ -10,6 +10,8 @@ from scipy.special import softmax
 
 from ckd_ref import teacher
 from ckd_ref.config import Config
+from ckd_ref.data import hdf5
+from ckd_ref.data.files import atomic_hdf5
 from ckd_ref.data.paired import PairedWriter, open_paired
 from ckd_ref.events import EVENT_DTYPE, FormatError
 from ckd_ref.models import Teacher
@@ -70,12 +72,12 @@ def test_logits_of_other_classes_are_refused(glyph_data, random_logits, tmp_path
         (lambda values: values * 1e300, "finite teacher"),
     ],
 )
-def test_unusable_logits_are_refused(
-    glyph_data, random_logits, tmp_path, monkeypatch, change, match
-):
-    with np.errstate(over="ignore"), monkeypatch.context() as patch:
-        patch.setattr(teachers, "_usable", lambda *_: True)    # else they could not be written
-        save_logits(tmp_path / "l.h5", change(random_logits.astype(np.float64)), glyph_data.classes)
+def test_unusable_logits_are_refused(glyph_data, random_logits, tmp_path, change, match):
+    with np.errstate(over="ignore"):
+        logits = change(random_logits.astype(np.float64))
+    with atomic_hdf5(tmp_path / "l.h5") as file:               # `save_logits` would refuse them
+        hdf5.write(file, "logits", logits)
+        hdf5.write(file, "classes", np.array([name.encode() for name in glyph_data.classes]))
     with pytest.raises(FormatError, match=f"l.h5: .*{match}"):
         load_logits(tmp_path / "l.h5", glyph_data)
 
@@ -343,8 +345,10 @@ def test_a_second_teacher_of_another_length_is_refused_before_it_is_trained(
 
 
 @pytest.mark.parametrize("logits, came", [
-    (np.zeros((3, 2)), r"shape \(3, 2\)"), (np.zeros(4), r"shape \(4,\)"),
-    (np.full((3, 4), np.nan), r"shape \(3, 4\) with NaN"), (np.zeros((3, 4), complex), "shape"),
+    (np.zeros((3, 2)), r"got shape \(3, 2\)$"), (np.zeros(4), r"got shape \(4,\)$"),
+    (np.full((3, 4), np.nan), r"got shape \(3, 4\) with NaN"),
+    (np.zeros((3, 4), complex), "got complex numbers of shape"),
+    (np.zeros((3, 4), int), "got no floats, of shape"), (np.float32(1), r"got shape \(\)$"),
 ])
 def test_logits_that_could_not_be_read_are_not_written(tmp_path, logits, came):
     with pytest.raises(ValueError, match=rf"a.h5: expected finite logits \(M, 4\).*{came}"):

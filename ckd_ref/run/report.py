@@ -12,7 +12,7 @@ from scipy import stats
 from ..config import Config
 from ..data.files import atomic_write
 from . import plots
-from .sweep import LADDER, read_lines, spec_runs
+from .sweep import LADDER, read_lines, spec_grids, spec_runs
 
 SPREAD = 0.04
 """Standard deviation between seeds of the difference of two variants on the digits, from the
@@ -127,9 +127,7 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
 
 def _on_map(spec, mapped):
     """Whether all runs of a sweep are cells of the map of regimes of these data sets."""
-    grids = spec.get("grid", {})
-    grids = grids if isinstance(grids, list) else [grids]
-    varied = {name for grid in grids for name in grid}
+    varied = {name for grid in spec_grids(spec) for name in grid}
     return bool(varied) and varied <= set(REGIME) and mapped.issuperset(spec["data"])
 
 

@@ -186,12 +186,16 @@ def spec_variants(spec: dict) -> dict[str, dict]:
     return variants
 
 
+def spec_grids(spec: dict) -> list[dict]:
+    """The grids of a spec, lists of values by field; an empty one if there is none."""
+    grids = spec.get("grid", {})
+    return grids if isinstance(grids, list) else [grids]
+
+
 def spec_runs(spec: dict) -> list[tuple[str, dict]]:
     """Name and options of every variant of a spec in every cell of its grids."""
-    grids = spec.get("grid", {})
-    grids = grids if isinstance(grids, list) else [grids]
     found = []
-    for grid in grids:
+    for grid in spec_grids(spec):
         for values in itertools.product(*grid.values()):
             cell = dict(zip(grid, values))
             suffix = "".join(f"-{name}-{value}" for name, value in cell.items())

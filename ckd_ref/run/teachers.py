@@ -256,13 +256,13 @@ def save_logits(path: str | os.PathLike, logits: ndarray, classes: Sequence[str]
     Raises
     ------
     ValueError
-        Logits of another shape, complex ones, NaN or Inf.
+        Logits of another shape or kind, NaN or Inf.
     """
-    if np.ndim(logits) != 2 or not _usable(logits, (len(logits), len(classes))):
+    shape = (*np.shape(logits)[:1], len(classes))              # (M, K)
+    if not _usable(logits, shape) or np.asarray(logits).dtype.kind != "f":
         raise ValueError(
             f"{path}: expected finite logits (M, {len(classes)}), a column for each class, "
-            f"got shape {np.shape(logits)}"
-            f"{' with NaN, Inf or too large numbers' if np.ndim(logits) == 2 else ''}"
+            f"got {_described(logits, shape)}"
         )
     with atomic_hdf5(path) as file:
         hdf5.write(file, "logits", logits)
@@ -317,14 +317,22 @@ def check_logits(logits: ndarray, data: PairedData) -> ndarray:
     """
     expected = len(data.image_label), len(data.classes)
     if logits is None or not _usable(logits, expected):
-        kind = "complex numbers of " if np.iscomplexobj(logits) else ""
-        came = "none" if logits is None else f"{kind}shape {np.shape(logits)}"
-        came += " with NaN, Inf or too large numbers" if np.shape(logits) == expected else ""
+        came = "none" if logits is None else _described(logits, expected)
         raise FormatError(
             f"expected finite teacher logits of shape {expected}, one row per image of the data "
             f"set, got {came}; train a teacher on it first"
         )
     return np.asarray(logits, np.float32)
+
+
+def _described(logits, expected):
+    """Unusable logits, in words."""
+    kind = np.asarray(logits).dtype.kind
+    numbers = {"c": "complex numbers of ", "f": ""}.get(kind, "no floats, of ")
+    finite = kind != "f" or np.shape(logits) != expected
+    return f"{numbers}shape {np.shape(logits)}" + (
+        "" if finite else " with NaN, Inf or too large numbers"
+    )
 
 
 def _usable(logits, shape):
