@@ -313,7 +313,7 @@ def _check_options(args, runs):
             raise ValueError(f"{option} is set by the runs themselves; leave it out")
     if args.teacher and args.teacher_epochs:
         raise ValueError("--teacher-epochs is for a teacher trained here; leave --teacher out")
-    if args.teacher:
+    if args.teacher is not None:
         given_file(args.teacher, "--teacher", "teacher", "logits")
 
 

@@ -142,12 +142,12 @@ def results():
     lines = read_folder(ROOT / "tutorials" / "results")
     parts = [ladder_table(lines)]
     if regimes := regimes_table(lines):
-        parts.append("**Regimes**: what images with alignment, and what the teacher gives, by the "
-                     "number of images\nand of updates:\n\n"
+        parts.append("**Regimes**: what the images with alignment give, and what the teacher "
+                     "gives, by width, updates\nand images per class:\n\n"
                      "![Map of regimes](tutorials/results/regimes.png)\n\n" + regimes)
     if leakage := leakage_table(lines):
         parts.append("**Leakage**: the same recordings and the same number of static images, of "
-                     "which a part are\nthose that the test recordings filmed:\n\n" + leakage)
+                     "which a part are those\nthat the test recordings filmed:\n\n" + leakage)
     return "\n".join(parts).strip()
 
 

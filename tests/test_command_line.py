@@ -161,6 +161,8 @@ def test_names_in_errors_cannot_command_the_terminal(tmp_path, capsys):
     ("symbols", "did you mean compare symbols?"),
     ("train {data} --lr 0.1", "unknown argument --lr; did you mean --rate?"),
     ("train {data} --batch-size=3", "did you mean --batch?"),
+    ("train {data} --learning_rate 0.1", "did you mean --rate?"),
+    ("train {data} --out=", "expected a folder, got an empty name"),
     ("--metods snn", "did you mean --methods?"),
     ("train {data} {data}", "unknown argument {data}; see python -m ckd_ref train --help"),
     ("train {data} --T 3.5", "argument --T: invalid int value: '3.5'"),
@@ -184,6 +186,8 @@ def test_near_misses_get_a_hint(files, refused, words, told):
     ("compare {data} --methods published --beta 2", "--beta is set by the runs themselves"),
     ("compare {data} --methods events,published --beta 9", "--beta is set by the runs"),
     ("compare --methods ,", "expected variants among"),
+    ("compare --methods=", "expected variants among"),
+    ("train {data} --teacher=", "--teacher is a folder"),
     ("compare --seeds 1000000000", "expected 1 ... 10000 seeds"),
     ("compare --methods snn,tsk", "expected variants among"),
 ])

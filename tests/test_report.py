@@ -201,18 +201,29 @@ def test_a_report_has_the_map_as_table_and_picture(map_lines, tmp_path):
     assert (tmp_path / "regimes.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_grid_that_is_no_regime_has_a_table_of_its_cells(tmp_path):
-    """Each cell is compared with the first one."""
+@pytest.mark.parametrize("field, values", [("alpha", (1.0, 2.0)), ("width", (0.5, 0.25))])
+def test_a_grid_that_is_not_on_the_map_has_a_table_of_its_cells(map_lines, tmp_path, field, values):
+    """Others than the rungs of the map are on none, whatever varies."""
+    first, second = (f"tks-{field}-{value}" for value in values)
     (tmp_path / "a.toml").write_text(
-        'seeds = [0, 2]\nvariants = ["ckd"]\n[data]\nset = "gone.h5"\n[grid]\nalpha = [1.0, 2.0]\n')
-    cells = [line(f"ckd-alpha-{alpha}", seed, 0.1 * alpha + noise)
-             for alpha in (2.0, 1.0) for seed, noise in enumerate((0.2, 0.3))]
+        f'seeds = [0, 2]\nreference = "{first}"\n[variants.tks]\nmethod = "tks"\n'
+        f'[data]\nset = "gone.h5"\n[grid]\n{field} = {list(values)}\n'
+    )
+    cells = []
+    for name, value in ((second, values[1]), (first, values[0])):
+        for seed, noise in enumerate((0.2, 0.3)):
+            cells.append(line(name, seed, 0.1 * value + noise))
+            cells[-1]["config"] = vars(Config(method="tks", seed=seed, **{field: value}))
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in cells))
+    (tmp_path / "b.toml").write_text('seeds = [0, 3]\n[data]\nset = "gone.h5"\n')
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(each) + "\n" for each in map_lines))
     text = report(tmp_path)
     assert "`python -m ckd_ref sweep a.toml --out OUT`" in text
-    rows = [row for row in text.splitlines() if row.startswith("| ckd-alpha")]
-    assert [row.split(" | ")[0] for row in rows] == ["| ckd-alpha-1.0", "| ckd-alpha-2.0"]
-    assert " ckd-alpha-2.0 - ckd-alpha-1.0: +10.0 " in rows[1]
+    rows = [row for row in text.splitlines() if row.startswith("| tks")]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {first}", f"| {second}"]
+    change = 10 * (values[1] - values[0])
+    assert f" {second} - {first}: {change:+.1f} " in rows[1] and " - " not in rows[0]
+    assert ("width several" in text) == (field == "width")
 
 
 def test_a_report_is_made_from_the_lines_alone(lines, tmp_path):

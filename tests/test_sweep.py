@@ -183,6 +183,14 @@ def test_files_of_a_spec_are_relative_to_it_and_embedded_sets_are_not(tmp_path):
     ("seeds = [-1, 2]\n[data]\na = 'b'", "first seed >= 0"),
     ("seeds = [0, 1]\nvariants = ['snn', 'tks']\n[data]\na = 'b'\n[grid]\ntemperature = [1, 2]",
      "temperature is for ckd, got snn, tks"),
+    ("seeds = [0, 1]\nvariants = ['static', 'published']\n[data]\na = 'b'\n[grid]\nbeta = [0.1]",
+     "static and a grid set beta"),
+    ("seeds = [0, 1]\nvariants = ['published']\n[data]\na = 'b'\n[options]\nbeta = 9.0",
+     "every variant sets beta itself"),
+    ("seeds = [0, 1]\nvariants = ['snn']\n[data]\na = 'b'\n[teachers]\na = 'c'",
+     "teacher is for ckd, got snn"),
+    ("seeds = [0, 1]\n[data]\na = 'b'\n[variants.cold]\nmethod = 'snn'\ntemperature = 1.0\n"
+     "[variants.ckd]\nmethod = 'ckd'", "cold: temperature is for ckd, got snn"),
     ("seeds = [0, 1]\n[data]\na = 'b'\n[options]\nrate = 'fast'", "a.toml"),
 ])
 def test_an_unusable_spec_is_refused_in_one_line(tmp_path, wrong, match, capsys):

@@ -333,7 +333,9 @@ def test_a_teacher_goes_on_with_its_own_data_alone(pool_data, glyph_data, tmp_pa
         kept_teacher(tmp_path / "t.h5", glyph_data, epochs=2, progress=False)
 
 
-@pytest.mark.parametrize("name, kept", [("t.h5", 8), ("t-epochs3.h5", 3)])
+@pytest.mark.parametrize("name, kept", [
+    ("t.h5", 8), ("t-epochs3.h5", 3), ("t-epochs3.partial.h5", 3), ("t.partial.h5", 8),
+])
 def test_a_second_teacher_of_another_length_is_refused_before_it_is_trained(
     pool_data, tmp_path, name, kept
 ):

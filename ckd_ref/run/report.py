@@ -12,7 +12,7 @@ from scipy import stats
 from ..config import Config
 from ..data.files import atomic_write
 from . import plots
-from .sweep import LADDER, read_lines, spec_grids, spec_runs
+from .sweep import LADDER, read_lines, spec_fields, spec_runs
 
 SPREAD = 0.04
 """Standard deviation between seeds of the difference of two variants on the digits, from the
@@ -34,7 +34,7 @@ HEAD = f"""# Results
 
 {MADE} from the lines in this folder, one for each run, which the
 commands below repeat. ± is a 95 % confidence interval over seeds, p is from a paired t-test;
-accuracies are final ones, in percent of the test recordings.
+accuracies are final ones, in percent of the test recordings; times are those of several machines.
 
 ![Differences](differences.png)
 """
@@ -101,9 +101,6 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
     for path in _specs(folder):
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
         command = f"`python -m ckd_ref sweep {path.name} --out OUT`"
-        if _on_map(spec, mapped):
-            grids.append(command)
-            continue
         first, count = spec["seeds"]
         shown = [*spec.get("beside", []), *(name for name, _ in spec_runs(spec))]
         shown.sort(key=lambda name: [*LADDER, name].index(name))
@@ -112,9 +109,11 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
             if line["data"] in spec["data"] and line["variant"] in shown
             and first <= line["seed"] < first + count
         ]
+        if spec_fields(spec) and all(line["data"] in mapped and _rung(line) for line in chosen):
+            grids.append(command)
+            continue
         chosen.sort(key=lambda line: shown.index(line["variant"]))
-        first_cell = shown[0] if "grid" in spec else None
-        table = variants_table(chosen, spec.get("reference", first_cell))
+        table = variants_table(chosen, spec.get("reference"))
         sections.append(f"## {spec.get('title', path.stem)}\n\n{command}\n\n{table}")
     if leakage := leakage_table(lines):
         sections.append(f"## What a leaky split gives\n\n{leakage}")
@@ -123,12 +122,6 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
         sections.append(f"## Where the teacher begins to help\n\n{commands}\n\n"
                         f"![Map](regimes.png)\n\n{regimes}")
     return "\n".join(sections)
-
-
-def _on_map(spec, mapped):
-    """Whether all runs of a sweep are cells of the map of regimes of these data sets."""
-    varied = {name for grid in spec_grids(spec) for name in grid}
-    return bool(varied) and varied <= set(REGIME) and mapped.issuperset(spec["data"])
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -209,14 +202,18 @@ def variants_table(lines: list[dict], reference: str | None = None) -> str:
 
 
 def _title(lines, data, seeds):
-    config = lines[0]["config"]
-    updates = config["epochs"] * config["batches"]
+    def all_have(name):
+        values = {line["config"][name] for line in lines}
+        return f"{values.pop():{'g' if name == 'width' else ''}}" if len(values) == 1 else "several"
+
+    updates = {line["config"]["epochs"] * line["config"]["batches"] for line in lines}
+    updates = updates.pop() if len(updates) == 1 else "several"
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
     teachers = [line["accuracy_teacher"] for line in lines if "accuracy_teacher" in line]
     teacher = f"; teacher {_percent(teachers)} of the test images" if teachers else ""
     return (
-        f"**{data}**: network {config['network']}, width {config['width']:g}, T = {config['T']}, "
-        f"size {config['size']}, {updates} updates of {config['batch']};\n"
+        f"**{data}**: network {all_have('network')}, width {all_have('width')}, "
+        f"T = {all_have('T')}, size {all_have('size')}, {updates} updates of {all_have('batch')};\n"
         f"{count}{teacher};\n"
         f"{lines[0]['described']}."
     )
@@ -237,7 +234,7 @@ def _row(lines, data, variant, reference, variants):
 def _step(variant, variants):
     """The step of the ladder in a variant's row; where one is left out, from the one before."""
     above, below = STEPS.get(variant, (variant, None))
-    if above not in variants:
+    if above not in variants or variant not in LADDER:
         return None
     if below in variants:
         return above, below
@@ -327,16 +324,16 @@ def all_regimes(lines: list[dict]) -> list[tuple]:
     runs: dict = {}
     for line in lines:
         if name := _rung(line):
-            cell = _cell(line) if name != "events" else (*_cell(line)[:2], 0)
+            cell = _cell(line, seen=name != "events")          # events alone need no images
             where = runs.setdefault(line["data"], {}).setdefault((name, cell), {})
             where[line["seed"]] = line["accuracy"][-1]
     found = []
     for data, by_cell in runs.items():
         cells = sorted({cell for name, cell in by_cell if name == "ckd"})
         for cell in cells if len(cells) > 1 else []:
-            events = by_cell.get(("events", (*cell[:2], 0)), {})   # they see no images
+            events = by_cell.get(("events", (*cell[:2], 0, *cell[3:])), {})
             transfer, ckd = by_cell.get(("transfer", cell), {}), by_cell["ckd", cell]
-            found.append((data, cell, {
+            found.append((data, cell[:3], {
                 "transfer - events": _minus(transfer, events),
                 "ckd - transfer": _minus(ckd, transfer),
             }))
@@ -357,16 +354,17 @@ def _rung(line):
     return None
 
 
-def _cell(line):
-    """Width, updates, static images per class of a run."""
+def _cell(line, seen):
+    """Width, updates and static images per class of a run; epochs and size tell others apart."""
     config = line["config"]
-    static = config["static_per_class"]
+    static = config["static_per_class"] if seen else 0
     if static is None:
         classes, images = (
             int(re.search(rf"(\d+) {word}", line["described"])[1]) for word in ("classes", "static")
         )
         static = images // classes
-    return config["width"], config["epochs"] * config["batches"], static
+    updates = config["epochs"] * config["batches"]
+    return config["width"], updates, static, config["epochs"], config["size"]
 
 
 def _minus(a, b):

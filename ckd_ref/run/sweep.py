@@ -159,11 +159,7 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
             file = file if file in glyphs.SETS else str(path.parent / file)
             teacher = teacher and str(path.parent / teacher)
             jobs.append(Job(data, file, variant, config, teacher))
-        names = {name for options in (spec.get("options", {}), *(own for _, own in runs))
-                 for name in options}
-        for name in sorted(names):
-            if found := unused(name, {job.config.method for job in jobs}):
-                raise ValueError(f"{name} is for {found}")
+        _check_used(spec)
         if not jobs or len({job.name for job in jobs}) < len(jobs):
             raise ValueError(f"expected at least one run, and every run once, got {len(jobs)}")
         return jobs
@@ -172,6 +168,24 @@ def read_spec(path: str | os.PathLike) -> list[Job]:
             f"{path}: expected a sweep with seeds = [FIRST, COUNT] and a table [data], "
             f"got {type(error).__name__}: {error}"
         ) from None
+
+
+def _check_used(spec):
+    """Refuse an option that changes no run, or a variant's own that does not change it."""
+    options, variants, varied = spec.get("options", {}), spec_variants(spec), spec_fields(spec)
+    if "method" in varied:
+        return
+    methods = {name: (options | own).get("method", Config.method) for name, own in variants.items()}
+    for name in sorted({*options, *varied, *(["teacher"] if spec.get("teachers") else [])}):
+        left = {method for variant, method in methods.items() if name not in variants[variant]}
+        if not left:
+            raise ValueError(f"every variant sets {name} itself")
+        if found := unused(name, left):
+            raise ValueError(f"{name} is for {found}")
+    for variant, own in variants.items():
+        for name in own:
+            if found := unused(name, {methods[variant]}):
+                raise ValueError(f"{variant}: {name} is for {found}")
 
 
 def spec_variants(spec: dict) -> dict[str, dict]:
@@ -192,6 +206,11 @@ def spec_grids(spec: dict) -> list[dict]:
     return grids if isinstance(grids, list) else [grids]
 
 
+def spec_fields(spec: dict) -> set[str]:
+    """The fields that a spec's grids vary."""
+    return {name for grid in spec_grids(spec) for name in grid}
+
+
 def spec_runs(spec: dict) -> list[tuple[str, dict]]:
     """Name and options of every variant of a spec in every cell of its grids."""
     found = []
@@ -200,6 +219,8 @@ def spec_runs(spec: dict) -> list[tuple[str, dict]]:
             cell = dict(zip(grid, values))
             suffix = "".join(f"-{name}-{value}" for name, value in cell.items())
             for variant, own in spec_variants(spec).items():
+                if clash := cell.keys() & own.keys():
+                    raise ValueError(f"{variant} and a grid set {', '.join(clash)}")
                 found.append((f"{variant}{suffix}", cell | own))
     return found
 

@@ -148,15 +148,16 @@ def kept_teacher(
 
 
 def _check_only_teacher(usual, epochs):
-    """Refuse to train another teacher where one is kept: the runs beside it learn from that."""
+    """Refuse another teacher where one is kept or begun: the runs beside it learn from that."""
     for other in usual.parent.glob(f"{glob.escape(usual.stem)}*.h5"):
-        length = re.fullmatch(r"-epochs(\d+)\.h5", other.name.removeprefix(usual.stem))
-        kept = EPOCHS if other == usual else length and int(length[1])
-        if kept:
-            raise FormatError(
-                f"{other}: a teacher of {kept} epochs, in place of {epochs}, is kept here; "
-                "name another folder"
-            )
+        rest = other.name.removeprefix(usual.stem)
+        if length := re.fullmatch(r"(?:-epochs(\d+))?(?:\.partial)?\.h5", rest):
+            kept = int(length[1] or EPOCHS)
+            if kept != epochs:
+                raise FormatError(
+                    f"{other}: a teacher of {kept} epochs, in place of {epochs}, is kept here; "
+                    "name another folder"
+                )
 
 
 def _made_of(data, seed):
