@@ -46,7 +46,7 @@ LEAST = {
     "kd_weight": 0, "lam": 0,
 }
 MOST = {"lam": 1, "rotation": 180}
-POSITIVE = ("width", "rate", "temperature")
+POSITIVE = ("width", "rate", "temperature", "slope")
 KINDS = {
     bool: "True or False", int: "a whole number (int)", float: "a finite number (float or int)",
     str: "a name (str)",

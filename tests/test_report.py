@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ckd_ref.config import Config
+from ckd_ref.events import FormatError
 from ckd_ref.run import report as module
 from ckd_ref.run.report import (
     SPREAD,
@@ -201,7 +202,7 @@ def test_a_report_has_the_map_as_table_and_picture(map_lines, tmp_path):
     assert (tmp_path / "regimes.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("field, values", [("alpha", (1.0, 2.0)), ("width", (0.5, 0.25))])
+@pytest.mark.parametrize("field, values", [("rate", (1.0, 2.0)), ("width", (0.5, 0.25))])
 def test_a_grid_that_is_not_on_the_map_has_a_table_of_its_cells(map_lines, tmp_path, field, values):
     """Others than the rungs of the map are on none, whatever varies."""
     first, second = (f"tks-{field}-{value}" for value in values)
@@ -245,6 +246,13 @@ def test_a_readme_that_is_no_report_is_not_replaced(lines, tmp_path):
     with pytest.raises(FileExistsError, match="README.md is no report; move it away"):
         report(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_spec_that_cannot_be_read_is_named(lines, tmp_path):
+    (tmp_path / "a.toml").write_text('seeds = [0, 2]\n[data]\nset = "x.h5"\n[grid]\nalpha = 1.0\n')
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    with pytest.raises(FormatError, match="a.toml: expected a sweep with seeds"):
+        report(tmp_path)
 
 
 def test_a_folder_without_sweeps_is_refused(tmp_path):

@@ -230,7 +230,7 @@ def measure(
     )
     with ProcessGroup(processes) as group, _opened(source) as data:
         taught = _taught(config, data, teacher)
-        test = data.recordings_in("test")[:processes * config.batch]
+        test = data.recordings_in("test")[:8 * processes]      # what `classify` takes at a time
         read, (sampler, frames) = _timed(lambda: (
             BatchSampler(data, few, taught), data.frames(test, config.T, config.size)
         ))

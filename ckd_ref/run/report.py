@@ -12,7 +12,7 @@ from scipy import stats
 from ..config import Config
 from ..data.files import atomic_write
 from . import plots
-from .sweep import LADDER, read_lines, spec_fields, spec_runs
+from .sweep import LADDER, read_lines, read_spec, spec_fields
 
 SPREAD = 0.04
 """Standard deviation between seeds of the difference of two variants on the digits, from the
@@ -99,15 +99,15 @@ def report_text(folder: pathlib.Path, lines: list[dict]) -> str:
     sections, grids = [HEAD], []
     mapped = {data for data, *_ in all_regimes(lines)}
     for path in _specs(folder):
+        jobs = read_spec(path)
         spec = tomllib.loads(path.read_text(encoding="utf-8"))
         command = f"`python -m ckd_ref sweep {path.name} --out OUT`"
-        first, count = spec["seeds"]
-        shown = [*spec.get("beside", []), *(name for name, _ in spec_runs(spec))]
+        shown = [*spec.get("beside", []), *dict.fromkeys(job.variant for job in jobs)]
         shown.sort(key=lambda name: [*LADDER, name].index(name))
+        seeds = {job.config.seed for job in jobs}
         chosen = [
             line for line in lines
-            if line["data"] in spec["data"] and line["variant"] in shown
-            and first <= line["seed"] < first + count
+            if line["data"] in spec["data"] and line["variant"] in shown and line["seed"] in seeds
         ]
         if spec_fields(spec) and all(line["data"] in mapped and _rung(line) for line in chosen):
             grids.append(command)
