@@ -700,6 +700,13 @@ def test_what_every_setting_must_at_least_be():
     )
 
 
+@pytest.mark.parametrize("name", ["width", "rate", "temperature", "slope"])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_what_has_to_be_positive(name, value):
+    with pytest.raises(ValueError, match=f"expected {name} > 0, got {value}"):
+        Config(**{name: value})
+
+
 @pytest.mark.parametrize("name, most", [("lam", 1), ("rotation", 180)])
 def test_what_a_setting_can_at_most_be(name, most):
     assert getattr(Config(**{name: most}), name) == most
