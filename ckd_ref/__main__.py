@@ -194,8 +194,11 @@ def _add_option(command, field):
     command.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
-def _config(args, **defaults):
-    """The options given, before those of the preset, before those of `defaults` and `Config`."""
+def _config(args, runs=None, **defaults):
+    """The options given, before those of the preset, before those of `defaults` and `Config`.
+
+    Of a preset, those are printed that change one of the runs.
+    """
     given = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(Config) if hasattr(args, field.name)
@@ -205,12 +208,18 @@ def _config(args, **defaults):
     if args.preset not in PRESETS:
         raise ValueError(f"expected a preset among {', '.join(PRESETS)}, got {args.preset!r}")
     config = Config(**PRESETS[args.preset] | given)
+    runs = runs or [{"method": config.method}]
     sources = {"published": PUBLISHED[args.preset], "assumed": ASSUMED[args.preset]}
     for source, options in sources.items():
-        used = {name for name in options if not unused(name, {config.method})}
+        used = {name for name in options if not unused(name, _left(name, runs))}
         _print_settings(f"{args.preset}, {source}", used - given.keys(), config)
     _print_settings("instead of its own or beside it", given, config)
     return config
+
+
+def _left(name, runs):
+    """Methods of the runs that do not set an option themselves."""
+    return {run["method"] for run in runs if name not in run}
 
 
 def _print_settings(title, names, config):
@@ -230,8 +239,9 @@ def _compare(args):
         size = SETS[args.data].size
     else:
         size = _image_size(given_file(args.data, "the first argument", "data"))
+    config = _config(args, list(variants.values()), size=size)
     table = compare(
-        args.data, _config(args, size=size), args.out, args.seeds, args.teacher, args.workers,
+        args.data, config, args.out, args.seeds, args.teacher, args.workers,
         args.methods and names, args.teacher_epochs or EPOCHS, not args.quiet,
     )
     print(*map(printable, table.split("\n")), sep="\n")
@@ -309,7 +319,7 @@ def _check_options(args, runs):
         option = f"--{name.replace('_', '-')}"
         if found := unused(name, {run["method"] for run in runs}):
             raise ValueError(f"{option} is for {found}; leave it out")
-        if unused(name, {run["method"] for run in runs if name not in run}):
+        if unused(name, _left(name, runs)):
             raise ValueError(f"{option} is set by the runs themselves; leave it out")
     if args.teacher and args.teacher_epochs:
         raise ValueError("--teacher-epochs is for a teacher trained here; leave --teacher out")

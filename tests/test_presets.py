@@ -125,6 +125,13 @@ def test_options_beside_a_preset_replace_its_own(command, configured, capsys):
         assert (f"{name} {value}" in shown) == used, f"{name} is printed: {not used}"
 
 
+def test_of_a_preset_a_comparison_prints_what_changes_one_of_its_runs(configured, capsys):
+    configured("compare", "--preset", "paper-cepdvs", "--methods", "published,snn")
+    shown = capsys.readouterr().out
+    assert " alpha 1.0" in shown and " lam 0.001" in shown
+    assert not any(word in shown for word in ("beta", "reading", "temperature", "slope"))
+
+
 @pytest.mark.parametrize("command", ["train", "compare", "estimate"])
 def test_without_a_preset_nothing_has_changed(command, configured, capsys):
     expected = Config(size=32) if command == "compare" else Config(size=16)

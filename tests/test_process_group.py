@@ -1,5 +1,6 @@
 """Processes that share the streams of a batch: bit-identical to the plain training step."""
 
+import inspect
 import multiprocessing
 import os
 
@@ -150,6 +151,12 @@ def test_a_wrong_twin_is_caught(monkeypatch, name, wrong):
     monkeypatch.setattr(parallel, name, wrong)
     with pytest.raises(AssertionError, match="not bit-identical"):
         assert_bit_identical(by(SINGLE, config), reference)
+
+
+def test_both_twins_classify_as_many_recordings_at_a_time():
+    plain, group = (inspect.signature(twin.classify).parameters["batch"].default
+                    for twin in (training, parallel))
+    assert plain == group == 8
 
 
 def test_two_processes_classify_equal_shares_of_sixteen_recordings():

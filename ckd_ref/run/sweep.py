@@ -29,7 +29,7 @@ from .preflight import check_memory, check_run
 from .process_group import prepare_process
 from .progress import Progress
 from .session import seconds_of, train, write_rows
-from .teachers import kept_teacher, load_teacher, logits_of
+from .teachers import check_only_teacher, kept_teacher, load_teacher, logits_of
 
 LADDER = {
     "events": {"method": "snn"},
@@ -273,7 +273,7 @@ def sweep(
     folder = pathlib.Path(folder)
     if not scheduler:
         ended = {key(line) for line in read_lines(lines)}
-        check_jobs([job for job in jobs if key(job) not in ended])
+        check_jobs([job for job in jobs if key(job) not in ended], folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         remove_leftovers(folder)
@@ -303,14 +303,16 @@ def sweep(
     return [done[key(job)] for job in jobs]
 
 
-def check_jobs(jobs: list[Job]) -> None:
-    """Refuse jobs that this machine cannot run, before it runs any; see `check_run`.
+def check_jobs(jobs: list[Job], folder: str | os.PathLike) -> None:
+    """Refuse jobs that this machine or folder cannot have, before any runs; see `check_run`.
 
     Embedded sets are not made for that. Raises what opening their files and teachers raises, too.
     """
     by_files: dict = {}
     for job in jobs:
         by_files.setdefault((job.path, job.teacher), []).append(job)
+        if job.config.method == "ckd" and not job.teacher:
+            check_only_teacher(_teacher_file(job, folder), job.teacher_epochs)
     for (path, teacher), own in by_files.items():
         if path in glyphs.SETS:
             for job in own:
@@ -369,14 +371,17 @@ def _teacher(job, data, folder, bar):
     """The teacher of a job, and the seconds that its training has taken here."""
     if job.teacher:
         return load_teacher(job.teacher, data), 0.0
-    seed = job.config.seed
-    name = f"{job.data}-teacher-seed{seed}"
+    path = _teacher_file(job, folder)
     start = time.perf_counter()
     # Another job of this seed may be training it.
     teacher = kept_teacher(
-        folder / f"{name}.h5", data, seed, job.teacher_epochs, name, stop=_stop, wait=True, **bar
+        path, data, job.config.seed, job.teacher_epochs, path.stem, stop=_stop, wait=True, **bar
     )
     return teacher, round(time.perf_counter() - start, 1)
+
+
+def _teacher_file(job, folder):
+    return pathlib.Path(folder, f"{job.data}-teacher-seed{job.config.seed}.h5")
 
 
 def describe(data: PairedData) -> str:

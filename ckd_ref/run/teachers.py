@@ -129,10 +129,8 @@ def kept_teacher(
     KeyboardInterrupt
         Stopped; completed work is saved.
     """
-    usual = pathlib.Path(path)
-    path = usual if epochs == EPOCHS else usual.with_stem(f"{usual.stem}-epochs{epochs}")
+    path = check_only_teacher(path, epochs)
     if not path.exists():
-        _check_only_teacher(usual, epochs)
         with locked(path, wait):
             if not path.exists():                              # the other one may have written it
                 bar = {"label": label, "shown": progress, "position": bar_position}
@@ -147,8 +145,15 @@ def kept_teacher(
     return load_teacher(path, data)
 
 
-def _check_only_teacher(usual, epochs):
-    """Refuse another teacher where one is kept or begun: the runs beside it learn from that."""
+def check_only_teacher(path: str | os.PathLike, epochs: int = EPOCHS) -> pathlib.Path:
+    """Where a teacher of this length is kept, if it is not but another one is, a FormatError.
+
+    The runs beside a teacher learn from it. One that is begun counts, too; see `kept_teacher`.
+    """
+    usual = pathlib.Path(path)
+    path = usual if epochs == EPOCHS else usual.with_stem(f"{usual.stem}-epochs{epochs}")
+    if path.exists():
+        return path
     for other in usual.parent.glob(f"{glob.escape(usual.stem)}*.h5"):
         rest = other.name.removeprefix(usual.stem)
         if length := re.fullmatch(r"(?:-epochs(\d+))?(?:\.partial)?\.h5", rest):
@@ -158,6 +163,7 @@ def _check_only_teacher(usual, epochs):
                     f"{other}: a teacher of {kept} epochs, in place of {epochs}, is kept here; "
                     "name another folder"
                 )
+    return path
 
 
 def _made_of(data, seed):
