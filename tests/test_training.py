@@ -161,7 +161,7 @@ OTHER_VALUES = {
 def test_a_method_uses_the_options_that_are_said_to_be_its_own(method, glyph_data, random_logits):
     """Another value of such an option gives other losses; of any other option, the same."""
     def losses(**options):
-        run = fit(glyph_data, random_logits, method, epochs=1, T=2, **options)
+        run = fit(glyph_data, random_logits, method, epochs=1, batches=1, T=2, **options)
         return run.history[0]["loss"]
 
     plain = losses()
