@@ -21,6 +21,9 @@ from .nn import adamw, init_moments
 from .schedules import learning_rate, phase_weight, replacement_probability
 from .table1 import etc_loss, sharing_weight, tks_loss
 
+AT_ONCE = 8
+"""Recordings that are classified at a time: few, so that processes can have equal shares."""
+
 
 @dataclasses.dataclass
 class TrainState:
@@ -183,7 +186,7 @@ def distillation(config: Config, labels: ndarray) -> Callable[[ndarray, ndarray]
     }[config.distillation]
 
 
-def classify(net: Any, run: TrainState, frames: ndarray, batch: int = 8) -> ndarray:
+def classify(net: Any, run: TrainState, frames: ndarray, batch: int = AT_ONCE) -> ndarray:
     """Classes of recordings, from events alone.
 
     Parameters
@@ -192,7 +195,7 @@ def classify(net: Any, run: TrainState, frames: ndarray, batch: int = 8) -> ndar
         As for `train_step`.
     frames : (T, R, size, size, 2) array
     batch : int
-        How many recordings at a time: few, so that processes can have equal shares.
+        How many recordings at a time.
 
     Returns
     -------

@@ -22,12 +22,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from ckd_ref.data.errors import PROBLEMS, error_context, in_words, printable
 from ckd_ref.data.files import atomic_write, locked, open_file
 from ckd_ref.data.paired import PairedWriter
 from ckd_ref.events import FormatError
+from ckd_ref.run.progress import Progress
 from ckd_ref.run.session import ctrl_c
 
 SHARD = 32
@@ -136,11 +136,6 @@ def one_line_errors(program):
         sys.exit(f"{program}: stopped; repeat the command to resume with the finished parts")
 
 
-def bar(*args, **options):
-    """A bar of tqdm on a terminal; elsewhere, as in a file of a batch system, none."""
-    return tqdm(*args, **options | ({} if sys.stderr.isatty() else {"disable": True}))
-
-
 # The conversion
 
 def samples(pairs, pools, leaky):
@@ -198,12 +193,12 @@ def convert(options, classes, sensor_size, pairs, pools):
             PairedWriter(out, *form, names, options.leaky) as writer,
             in_processes(write_part, shards, options.workers) as finished,
             ctrl_c() as pressed,
-            bar(total=len(plan), desc=printable(out.name), unit="sample") as shown,
+            Progress(out.name, len(plan), unit="sample") as shown,
         ):
             events = 0
             for (path, shard), _ in zip(shards, finished):
                 events += merge(path, shard, writer)
-                shown.update(len(shard))
+                shown.step(len(shard))
                 if pressed():  # inside h5py the exception itself might get lost
                     raise KeyboardInterrupt
         remove_parts(parts)

@@ -21,6 +21,7 @@ import recordings
 
 from ckd_ref.data.readers import read_whole
 from ckd_ref.events import UNITS, FormatError
+from ckd_ref.run.progress import Progress
 
 LISTS = ("train", "test")
 
@@ -133,9 +134,12 @@ def find_sensor_size(films, options):
     calls = [(path, options.unit) for paths in films.values() for path in paths.values()]
     with (
         convert.in_processes(recordings.extent, calls, options.workers) as extents,
-        convert.bar(extents, "sensor size", len(calls), unit="recording") as shown,
+        Progress("sensor size", len(calls), unit="recording") as shown,
     ):
-        sizes = list(shown)
+        sizes = []
+        for size in extents:
+            sizes.append(size)
+            shown.step()
     H, W = (max(numbers) for numbers in zip(*sizes))
     print(
         f"folders.py: warning: the largest coordinates of the recordings make a sensor of {H} x "

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pairing
-from convert import bar
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
@@ -41,6 +40,7 @@ from ckd_ref.data.files import open_file
 from ckd_ref.data.paired import IMAGE_SPLITS, open_paired
 from ckd_ref.data.readers import npy_header
 from ckd_ref.events import FormatError
+from ckd_ref.run.progress import Progress
 from ckd_ref.run.teachers import check_logits, load_logits, save_logits
 
 MIN_PIXELS = 32
@@ -285,8 +285,13 @@ def find_pictures(folder, data):
 def apply(network, load, data, batch=32):
     """Apply a network to all images of the data as `load` gives them: (M, ...)."""
     positions = np.arange(len(data.image_label))
-    starts = bar(range(0, len(positions), batch), desc="network", unit="batch")
-    return np.concatenate([network(load(positions[i:i + batch])) for i in starts])
+    starts = range(0, len(positions), batch)
+    outputs = []
+    with Progress("network", len(starts)) as shown:
+        for i in starts:
+            outputs.append(network(load(positions[i:i + batch])))
+            shown.step()
+    return np.concatenate(outputs)
 
 
 # The new last layer

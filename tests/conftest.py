@@ -129,6 +129,12 @@ def place(item):
 
 
 @pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The present folder can be written: by default, results go there."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(20250712)
 

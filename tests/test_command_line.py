@@ -19,11 +19,7 @@ from ckd_ref.run.teachers import save_logits, save_teacher
 from ckd_ref.teacher import TrainedTeacher, untrained_teacher
 from ckd_ref.training import TrainState
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """The present folder can be written: by default, results go there."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture(scope="module")

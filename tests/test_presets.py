@@ -10,6 +10,8 @@ from ckd_ref.config import ASSUMED, METHODS_OF, PRESETS, PUBLISHED, Config
 from ckd_ref.run import comparison
 from ckd_ref.run import estimate as estimation
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 PAPER = {
     "paper-ncaltech101": {
         "network": ("full", "Sec. IV-A: VGGSNN on N-Caltech101"),
@@ -75,14 +77,6 @@ def test_presets_make_the_papers_networks():
     sizes = {"paper-ncaltech101": (101, 10_153_684), "paper-cepdvs": (20, 11_187_886)}
     for name, (classes, trainable) in sizes.items():
         assert Config(**PRESETS[name]).model(classes).trainable == trainable
-
-
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """The present folder can be written: by default, results go there."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -419,11 +419,12 @@ def cached(
 
 
 def _make_folder(folder):
-    at_home = not str(folder).startswith("~")                  # else there is no home
-    if at_home:
+    usable = not str(folder).startswith("~")                   # which stays if there is no home
+    if usable:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-    if not (at_home and os.access(folder, os.W_OK | os.X_OK)):
+        usable = os.access(folder, os.W_OK | os.X_OK)
+    if not usable:
         raise PermissionError(
             f"pictures of the embedded sets are kept in {folder}, where nothing can be written; "
             "set XDG_CACHE_HOME to another folder"

@@ -29,7 +29,7 @@ from ..teacher import (
     teacher_epochs,
     untrained_teacher,
 )
-from ..training import TrainState, epochs
+from ..training import AT_ONCE, TrainState, epochs
 from . import parallel
 from .checkpoint import save_checkpoint
 from .preflight import LARGEST, check_fit, check_memory, memory_limit
@@ -230,7 +230,7 @@ def measure(
     )
     with ProcessGroup(processes) as group, _opened(source) as data:
         taught = _taught(config, data, teacher)
-        test = data.recordings_in("test")[:8 * processes]      # what `classify` takes at a time
+        test = data.recordings_in("test")[:AT_ONCE * processes]
         read, (sampler, frames) = _timed(lambda: (
             BatchSampler(data, few, taught), data.frames(test, config.T, config.size)
         ))

@@ -12,7 +12,7 @@ from autograd.builtins import tuple as traced_tuple
 
 from ..models import predict, update_state
 from ..nn import adamw
-from ..training import batch_loss, streams
+from ..training import AT_ONCE, batch_loss, streams
 
 
 def train_step(group, net, run, batch, config, rate, gamma, step):
@@ -68,7 +68,7 @@ def _gradients(group, net, params, frames, batch, config, gamma):
     return passes, row, grad_theta
 
 
-def classify(group, net, run, frames, batch=8):
+def classify(group, net, run, frames, batch=AT_ONCE):
     """See `training.classify`; `group` is a `ProcessGroup`."""
     batches = [frames[:, i:i + batch] for i in range(0, frames.shape[1], batch)]
     parts = [(net, run.params, run.state, batches[rank::group.size]) for rank in range(group.size)]

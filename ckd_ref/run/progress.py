@@ -50,10 +50,10 @@ class Progress:
     def __exit__(self, *_):
         self._bar.close()
 
-    def step(self, **values):
-        """Count a step, and show the values behind the bar."""
+    def step(self, count=1, **values):
+        """Count a step or several, and show the values behind the bar."""
         self._bar.set_postfix({k: f"{v:.3f}" for k, v in values.items()}, refresh=False)
-        self._bar.update()
+        self._bar.update(count)
 
     def note(self, text):
         """Write a line, unless there is a bar."""

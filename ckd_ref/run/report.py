@@ -202,21 +202,27 @@ def variants_table(lines: list[dict], reference: str | None = None) -> str:
 
 
 def _title(lines, data, seeds):
-    def all_have(name):
-        values = {line["config"][name] for line in lines}
-        return f"{values.pop():{'g' if name == 'width' else ''}}" if len(values) == 1 else "several"
-
-    updates = {line["config"]["epochs"] * line["config"]["batches"] for line in lines}
-    updates = updates.pop() if len(updates) == 1 else "several"
+    configs = [line["config"] for line in lines]
+    network, T, size, batch = (
+        _common(config[name] for config in configs) for name in ("network", "T", "size", "batch")
+    )
+    width = _common(f"{config['width']:g}" for config in configs)
+    updates = _common(config["epochs"] * config["batches"] for config in configs)
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
     teachers = [line["accuracy_teacher"] for line in lines if "accuracy_teacher" in line]
     teacher = f"; teacher {_percent(teachers)} of the test images" if teachers else ""
     return (
-        f"**{data}**: network {all_have('network')}, width {all_have('width')}, "
-        f"T = {all_have('T')}, size {all_have('size')}, {updates} updates of {all_have('batch')};\n"
+        f"**{data}**: network {network}, width {width}, T = {T}, size {size}, "
+        f"{updates} updates of {batch};\n"
         f"{count}{teacher};\n"
         f"{lines[0]['described']}."
     )
+
+
+def _common(values):
+    """The value that all have, or the word "several"."""
+    first, *others = set(values)
+    return "several" if others else first
 
 
 def _row(lines, data, variant, reference, variants):

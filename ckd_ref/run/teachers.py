@@ -42,7 +42,7 @@ def save_teacher(
     classes : sequence of str
         K names, in the order of its outputs.
     data_set : str, optional
-        What it was made of, for `kept_teacher`.
+        Digest of what it was trained on, and its seed, for `kept_teacher`.
     """
     with atomic_hdf5(path) as file:
         _write_classes(file, classes)
@@ -146,9 +146,13 @@ def kept_teacher(
 
 
 def check_only_teacher(path: str | os.PathLike, epochs: int = EPOCHS) -> pathlib.Path:
-    """Where a teacher of this length is kept, if it is not but another one is, a FormatError.
+    """The path of a teacher of this length; see `kept_teacher`.
 
-    The runs beside a teacher learn from it. One that is begun counts, too; see `kept_teacher`.
+    Raises
+    ------
+    FormatError
+        There is none yet, but one of another length, or its beginning: the runs beside a teacher
+        learn from it.
     """
     usual = pathlib.Path(path)
     path = usual if epochs == EPOCHS else usual.with_stem(f"{usual.stem}-epochs{epochs}")
@@ -167,6 +171,7 @@ def check_only_teacher(path: str | os.PathLike, epochs: int = EPOCHS) -> pathlib
 
 
 def _made_of(data, seed):
+    """What has to be the same for a kept teacher to be used again."""
     return f"{data.digest()} seed {seed}"
 
 
@@ -266,10 +271,12 @@ def save_logits(path: str | os.PathLike, logits: ndarray, classes: Sequence[str]
         Logits of another shape or kind, NaN or Inf.
     """
     shape = (*np.shape(logits)[:1], len(classes))              # (M, K)
-    if not _usable(logits, shape) or np.asarray(logits).dtype.kind != "f":
+    numbers = np.asarray(logits).dtype.kind in "fc"
+    if not (numbers and _usable(logits, shape)):
+        came = _described(logits, shape) if numbers else f"no floats, of shape {np.shape(logits)}"
         raise ValueError(
             f"{path}: expected finite logits (M, {len(classes)}), a column for each class, "
-            f"got {_described(logits, shape)}"
+            f"got {came}"
         )
     with atomic_hdf5(path) as file:
         hdf5.write(file, "logits", logits)
@@ -334,12 +341,10 @@ def check_logits(logits: ndarray, data: PairedData) -> ndarray:
 
 def _described(logits, expected):
     """Unusable logits, in words."""
-    kind = np.asarray(logits).dtype.kind
-    numbers = {"c": "complex numbers of ", "f": ""}.get(kind, "no floats, of ")
-    finite = kind != "f" or np.shape(logits) != expected
-    return f"{numbers}shape {np.shape(logits)}" + (
-        "" if finite else " with NaN, Inf or too large numbers"
-    )
+    came = f"shape {np.shape(logits)}"
+    if np.iscomplexobj(logits):
+        return f"complex numbers of {came}"
+    return f"{came} with NaN, Inf or too large numbers" if np.shape(logits) == expected else came
 
 
 def _usable(logits, shape):
