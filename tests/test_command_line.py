@@ -278,3 +278,11 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "ckd: 100%" in error and "2/2" in error and "\n" not in error.strip()
     assert "epoch 1" not in error, "no line beside a bar"
+
+
+def test_a_step_counts_as_many_as_it_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress.Progress("parts", 8, unit="sample") as bar:
+        bar.step(3)
+        bar.step(5)
+    assert "8/8" in capsys.readouterr().err

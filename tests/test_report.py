@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import warnings
 
 import numpy as np
 import pytest
@@ -195,6 +196,52 @@ def test_longer_and_wider_runs_are_cells_of_their_own(map_lines):
     rows = regimes_table(map_lines + longer).splitlines()[2:]
     found = [cells(row, "set")[1:6] for row in rows]
     assert ["0.125", "1440", "30", "", ""] in found and ["0.25", "480", "30", "", ""] in found
+
+
+@pytest.mark.parametrize("other", [{"size": 32}, {"epochs": 32, "batches": 15}])
+def test_runs_of_another_size_or_length_do_not_take_the_place_of_others(map_lines, other):
+    """As many updates in all, or none of these: a row more, and the rows before as they were."""
+    before = regimes_table(map_lines).splitlines()
+    rows = regimes_table(map_lines + [in_regime("ckd", 0, 0.9, **other)]).splitlines()
+    assert len(rows) == len(before) + 1 and set(before) <= set(rows)
+
+
+@pytest.mark.parametrize("variants, cells", [
+    ('"transfer", "tks"', [("transfer", {"method": "transfer"}), ("tks", {"method": "tks"})]),
+    ('"transfer"', [("transfer", {"method": "transfer"})]),
+])
+def test_a_grid_that_is_in_part_or_by_its_data_not_on_the_map_has_its_table(
+    tmp_path, variants, cells
+):
+    """With a run that is no rung, or on data without a map; nothing to draw is no fault."""
+    (tmp_path / "a.toml").write_text(
+        f'seeds = [0, 1]\nvariants = [{variants}]\n[data]\nset = "x.h5"\n[grid]\nwidth = [0.5]\n')
+    found = []
+    for name, options in cells:
+        config = vars(Config(**options, width=0.5))
+        found.append(line(f"{name}-width-0.5", 0, 0.5) | {"config": config})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = report(tmp_path)
+    assert all(f"| {name}-width-0.5 |" in text for name, _ in cells)
+
+
+def test_a_mixed_grid_on_data_with_a_map_keeps_its_table(map_lines, tmp_path):
+    (tmp_path / "a.toml").write_text(
+        'seeds = [0, 1]\nvariants = ["transfer", "tks"]\n[data]\nset = "x.h5"\n'
+        '[grid]\nwidth = [0.5]\n')
+    found = [in_regime("transfer", 0, 0.5, width=0.5) | {"variant": "transfer-width-0.5"},
+             line("tks-width-0.5", 0, 0.5) | {"config": vars(Config(method="tks", width=0.5))}]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps(each) + "\n" for each in [*found, *map_lines]))
+    assert "| tks-width-0.5 |" in report(tmp_path)
+
+
+def test_what_is_no_rung_is_compared_with_nothing_unless_it_is_asked_for():
+    others = [line(name, seed, 0.1 * seed) for name in ("one", "two") for seed in (0, 1)]
+    assert " - " not in variants_table(others).split("|---")[-1]
+    assert "two - one: " in variants_table(others, "one")
 
 
 def test_a_report_has_the_map_as_table_and_picture(map_lines, tmp_path):

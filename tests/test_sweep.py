@@ -457,7 +457,8 @@ def test_the_machine_is_named_without_its_name():
 
 def test_another_teacher_in_the_folder_is_refused_before_anything_runs(glyph_file, tmp_path):
     (tmp_path / "set-teacher-seed0-epochs3.h5").touch()
-    config = Config(method="ckd", **SMALL)
+    jobs = [module.Job("set", str(glyph_file), method, Config(method=method, **SMALL))
+            for method in ("snn", "ckd")]
     with pytest.raises(FormatError, match="a teacher of 3 epochs, in place of 8, is kept here"):
-        module.sweep([module.Job("set", str(glyph_file), "ckd", config)], tmp_path)
+        module.sweep(jobs, tmp_path)
     assert [path.name for path in tmp_path.glob("*seed0*")] == ["set-teacher-seed0-epochs3.h5"]

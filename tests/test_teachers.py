@@ -374,6 +374,13 @@ def test_a_kept_teacher_of_other_data_is_not_used(pool_data, uninterrupted, tmp_
     load_teacher(tmp_path / "t-epochs2.h5", pool_data)        # given by name, it may be of any
 
 
+def test_a_kept_teacher_is_found_beside_another_one(tmp_path):
+    for name in ("t.h5", "t-epochs3.h5"):
+        (tmp_path / name).touch()
+    assert teachers.check_only_teacher(tmp_path / "t.h5", 3) == tmp_path / "t-epochs3.h5"
+    assert teachers.check_only_teacher(tmp_path / "t.h5") == tmp_path / "t.h5"
+
+
 def test_a_kept_teacher_is_found_again_and_the_usual_one_is_trained_elsewhere(
     pool_data, uninterrupted, tmp_path, monkeypatch
 ):
